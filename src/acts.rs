@@ -23,6 +23,7 @@ pub mod mint;
 pub mod ping;
 pub mod poll;
 pub mod present;
+pub mod reach;
 pub mod redeem;
 pub mod renew;
 pub mod reopen;
@@ -33,6 +34,7 @@ pub mod spawn;
 pub mod status;
 mod throttle;
 pub mod user;
+pub mod webhook;
 pub mod whoami;
 
 use std::collections::BTreeMap;
@@ -59,7 +61,7 @@ use crate::history::witness::Witnesses;
 use crate::judge::access::{self, Action};
 use crate::judge::{Admission, Certification, RequestId, unknown_agent, who};
 use crate::ledger::Ledger;
-use crate::notify::Endpoint;
+use crate::notify::{Endpoint, Notifier};
 use crate::pipeline::Pipeline;
 pub use crate::policies::Kept as KeptPolicies;
 use crate::publish::Publisher;
@@ -110,6 +112,10 @@ pub struct Issuer {
     pub polls: poll::Polls,
     /// Tells those who wait for approvals.
     pub pings: ping::Pings,
+    /// Asks people at their providers.
+    pub reach: reach::Reach,
+    /// Tells a program of questions to people.
+    pub hooks: Notifier,
     /// Limits how fast callers may make requests that are recorded.
     pub throttle: Throttle,
     /// In development: lets the development workload join again, and answers when it has. `None` under `serve`.
@@ -144,6 +150,8 @@ pub struct Providers {
     pub urls: BTreeMap<String, String>,
     /// Where the agents of a workload hear of answers.
     pub notified: BTreeMap<WorkloadName, Endpoint>,
+    /// Who is told of questions to people. `None` if nobody is.
+    pub webhook: Option<webhook::Webhook>,
 }
 
 /// A certificate of a workload or an agent, with the permit that it was signed for.

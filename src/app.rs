@@ -13,6 +13,7 @@ mod reload;
 mod sockets;
 mod standard;
 mod tls;
+mod users;
 mod witnessed;
 
 pub use check::unusable;
@@ -24,14 +25,12 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use mayfly_agent::proofs::Proofs;
-use mayfly_verify::Workload;
 use tokio::sync::{mpsc, watch};
 
-use crate::acts::asking::{Explaining, Provider};
+use crate::acts::asking::Explaining;
 use crate::acts::rotate::Rotation;
 use crate::acts::status::{Health, Ready};
-use crate::acts::{Configuration, Issuer, KeptPolicies, Throttle, client, configure, inspect, ping, revoke};
-use crate::assertion::{AudienceSettings, IssuerSettings};
+use crate::acts::{Configuration, Issuer, KeptPolicies, Throttle, client, configure, inspect, ping, reach, revoke};
 use crate::authority::{Authority, Seal};
 use crate::caller::Caller;
 use crate::clock::Clock;
@@ -190,8 +189,10 @@ pub async fn start_from(source: Option<Source>, mut config: Config, development:
     let (rejoin, rejoining) = mpsc::channel(1);
     let (configuration, orders) = Configuration::new();
     let (reloaded, reloads) = watch::channel(0);
-    let (notifier, notifying) = Notifier::start(stopped.clone());
-    tasks.push(notifying);
+    let (notifier, notifying) = Notifier::start("mayfly_notifications_total", stopped.clone());
+    let (hooks, hooking) = Notifier::start("mayfly_webhooks_total", stopped.clone());
+    tasks.extend([notifying, hooking]);
+    let (reach, questions) = reach::Reach::new();
     let issuer = Arc::new(Issuer {
         trust_domain: config.trust_domain.clone(),
         pipeline: Pipeline::start(&ledger, seal, config.queue, 2, config.bounds.request).map_err(|e| e.to_string())?,
@@ -210,6 +211,8 @@ pub async fn start_from(source: Option<Source>, mut config: Config, development:
         pages: inspect::Pages::new().map_err(|e| e.to_string())?,
         polls: Default::default(),
         pings: ping::Pings::new(notifier),
+        reach,
+        hooks,
         throttle: Throttle::new(config.writes.clone()),
         clients: client::Clients::default(),
         proofs: Proofs::new().map_err(|e| e.to_string())?,
@@ -218,12 +221,13 @@ pub async fn start_from(source: Option<Source>, mut config: Config, development:
         providers: ArcSwap::from_pointee(reload::providers(&config)?),
         configuration,
         counting: revoke::Counting::default(),
-        explaining: Explaining::new(config.places.clone(), providers(&config)),
+        explaining: Explaining::new(config.places.clone(), users::providers(&config)),
         health: Health { ready: is_ready, started_at: clock.seconds() },
         clock: clock.clone(),
         address: endpoint.grpc.clone(),
     });
 
+    tasks.push(process::task("questions at providers", reach::keep(Arc::clone(&issuer), questions, stopped.clone())));
     let routes = grpc::routes(Arc::clone(&issuer), config.bounds.message, config.bounds.request, stopped.clone());
     let (routes, stopping) = standard::add(routes, config.reflection, config.bounds.message, stopped.clone()).await?;
     tasks.push(stopping);
@@ -292,7 +296,7 @@ pub async fn start_from(source: Option<Source>, mut config: Config, development:
         let router = doors::https::router(&about, &publisher, &issuer.crls)
             .merge(doors::oauth::router(&issuer, &about))
             .merge(doors::authzen::router(&issuer, &about, false))
-            .merge(doors::page::router(&issuer, &about))
+            .merge(doors::page::router(&issuer, &about).map_err(|e| e.to_string())?)
             .nest(&format!("{}/history", about.path()), log);
         tasks.extend(public("https", bound.socket, bound.shows, router, listen::Shares::https())?);
     }
@@ -346,47 +350,6 @@ impl Running {
         .await;
         tracing::info!("stopped");
     }
-}
-
-/// The provider of development, for every workload.
-fn development(config: &Config, provider: &reload::Provider) -> IssuerSettings {
-    let of = |audience: &str| AudienceSettings { workloads: spawners(config), ..AudienceSettings::new(audience) };
-    let mut audiences = vec![
-        of(provider::AUDIENCE),
-        AudienceSettings { revokes: true, ..AudienceSettings::new(provider::REVOKES) },
-        AudienceSettings { user: true, sign_in: true, ..AudienceSettings::new(provider::USER) },
-    ];
-    audiences.extend(provider.own.iter().map(|own| AudienceSettings { id_jag: true, ..of(own) }));
-    audiences.extend(config.operator_audiences("dev"));
-    IssuerSettings {
-        ca_file: Some(provider.ca_file.clone()),
-        audiences,
-        max_age: Duration::from_secs(24 * 3600),
-        groups: Some("groups".to_owned()),
-        ..IssuerSettings::new("dev", provider.issuer.clone())
-    }
-}
-
-/// Every workload of ours, and every foreign one that some class lists.
-fn spawners(config: &Config) -> Vec<Workload> {
-    let foreign = config.classes.values().flat_map(|class| &class.workloads).filter(|w| matches!(w, Workload::Foreign(_)));
-    config.workloads.iter().cloned().map(Workload::Own).chain(foreign.cloned()).collect()
-}
-
-/// The providers of users, one for each audience whose tokens workloads present.
-fn providers(config: &Config) -> Vec<Provider> {
-    let of = |issuer: &IssuerSettings| {
-        let audiences = issuer.audiences.iter().filter(|audience| !audience.workloads.is_empty());
-        let provider = |audience: &AudienceSettings| Provider {
-            name: issuer.name.clone(),
-            iss: issuer.issuer.clone(),
-            audience: audience.audience.clone(),
-            workloads: audience.workloads.clone(),
-            scopes: audience.scopes.clone(),
-        };
-        audiences.map(provider).collect::<Vec<_>>()
-    };
-    config.issuers.iter().flat_map(of).collect()
 }
 
 async fn every(period: Duration, mut stop: watch::Receiver<bool>, act: impl Fn()) {

@@ -17,7 +17,7 @@ mod token;
 #[cfg(test)]
 mod tests;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,14 +27,15 @@ use serde_json::{Map, Value};
 pub use crate::https::ClientError;
 pub use attest::{Attestations, Attested, Rule, Unattested};
 pub use gate::Presenter;
-pub use id_jag::IdJag;
 pub use jsonwebtoken::Algorithm;
 pub use refusal::Refusal;
 
+use crate::claims::Grant;
 use examine::delegator;
 use gate::Gate;
 use oidc::Keys;
 use settings::check_settings;
+pub use settings::{AudienceSettings, Hint, IssuerSettings};
 use token::{Parsed, Statement};
 
 /// Longest user token, in bytes.
@@ -53,84 +54,6 @@ pub const DEFAULT_ALGS: [Algorithm; 9] = [
     Algorithm::PS512,
     Algorithm::EdDSA,
 ];
-
-/// An OIDC provider whose tokens prove a user. An attacker who controls this configuration can act for every user.
-#[derive(Clone, Debug)]
-pub struct IssuerSettings {
-    /// The operator's name for it, used in logs and metrics.
-    pub name: String,
-    /// Its `iss`, compared byte for byte: an https URL.
-    pub issuer: String,
-    /// URL of its JWK Set. `None` means the URL in its discovery document, which is not read otherwise.
-    pub jwks_url: Option<String>,
-    /// PEM file with the only roots that its TLS certificate may lead to. `None` means the roots of the system.
-    pub ca_file: Option<PathBuf>,
-    /// Its accepted audiences, at least one.
-    pub audiences: Vec<AudienceSettings>,
-    /// Greatest age of a token since its `iat`.
-    pub max_age: Duration,
-    /// The claim that names the groups of the user. `None` reads none.
-    pub groups: Option<String>,
-    /// The accepted algorithms, at least one. Symmetric ones are refused.
-    pub allowed_algs: Vec<Algorithm>,
-}
-
-impl IssuerSettings {
-    /// An issuer with defaults, and without audiences.
-    pub fn new(name: impl Into<String>, issuer: impl Into<String>) -> Self {
-        IssuerSettings {
-            name: name.into(),
-            issuer: issuer.into(),
-            jwks_url: None,
-            ca_file: None,
-            audiences: Vec::new(),
-            max_age: DEFAULT_MAX_AGE,
-            groups: None,
-            allowed_algs: DEFAULT_ALGS.to_vec(),
-        }
-    }
-}
-
-/// What a token for one audience allows, and which workloads may present it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AudienceSettings {
-    /// The `aud`, compared byte for byte.
-    pub audience: String,
-    /// The workloads that may present such a token.
-    pub workloads: Vec<Workload>,
-    /// Ceiling of the scopes that the token allows. `None` means no ceiling.
-    pub scopes: Option<Vec<String>>,
-    /// Longest lease that the token allows. `None` means no ceiling.
-    pub max_lease: Option<Duration>,
-    /// Whether users can revoke their own access with such a token. Its client must be one that only the users themselves use.
-    pub revokes: bool,
-    /// Whether such a token speaks for the user themself, who sees and stops what acts for them, and reopens what they closed. Its
-    /// client must be one that only the users themselves use.
-    pub user: bool,
-    /// Whether people sign in at the issuer's page as the client with this name.
-    pub sign_in: bool,
-    /// Whether such a token makes somebody an operator or an auditor, by its claims, and does nothing else.
-    pub operates: bool,
-    /// Whether its tokens are ID-JAGs and nothing else. The audience is then the URL of this issuer.
-    pub id_jag: bool,
-}
-
-impl AudienceSettings {
-    /// An audience without ceilings, and without workloads that may present its tokens.
-    pub fn new(audience: impl Into<String>) -> Self {
-        AudienceSettings {
-            audience: audience.into(),
-            workloads: Vec::new(),
-            scopes: None,
-            max_lease: None,
-            revokes: false,
-            user: false,
-            sign_in: false,
-            operates: false,
-            id_jag: false,
-        }
-    }
-}
 
 /// Why issuer settings are refused.
 #[derive(Debug, thiserror::Error)]
@@ -190,10 +113,11 @@ pub struct Delegator {
     signed_in_at: Option<u64>,
     groups: Vec<String>,
     audience: AudienceSettings,
+    hint: Option<String>,
     // For audiences of operators alone.
     claims: Option<Arc<Map<String, Value>>>,
     counts_until: u64,
-    id_jag: Option<IdJag>,
+    id_jag: Option<Grant>,
 }
 
 impl Delegator {
@@ -233,6 +157,11 @@ impl Delegator {
         &self.groups
     }
 
+    /// The name by which the provider knows the user in a `login_hint`, if it is a claim of the token.
+    pub fn hint(&self) -> Option<&str> {
+        self.hint.as_deref()
+    }
+
     /// The configured audience that the token names.
     pub fn audience(&self) -> &str {
         &self.audience.audience
@@ -253,6 +182,11 @@ impl Delegator {
         self.audience.revokes
     }
 
+    /// Whether it is the answer of a person whom their provider asked for us.
+    pub fn asked(&self) -> bool {
+        self.audience.asks.is_some()
+    }
+
     /// Whether the token speaks for the user themself.
     pub fn is_user(&self) -> bool {
         self.audience.user
@@ -269,7 +203,7 @@ impl Delegator {
     }
 
     /// The grant that an ID-JAG carries besides the user. `None` unless the token is an ID-JAG.
-    pub fn id_jag(&self) -> Option<&IdJag> {
+    pub fn id_jag(&self) -> Option<&Grant> {
         self.id_jag.as_ref()
     }
 
@@ -289,6 +223,7 @@ impl Delegator {
             acr: None,
             signed_in_at: None,
             groups: Vec::new(),
+            hint: None,
             audience,
             claims: None,
             id_jag: None,

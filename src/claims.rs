@@ -1,4 +1,5 @@
-//! Whether the claims of a verified token are those that the configuration expects: of a workload, of an operator, of an auditor.
+//! Whether the claims of a verified token are those that the configuration expects: of a workload, of an operator, of an auditor. And what
+//! the claims of an ID-JAG grant.
 
 use serde_json::{Map, Value};
 
@@ -22,6 +23,26 @@ pub fn lists_all(expected: &[(String, String)], found: &Map<String, Value>) -> b
         found.get(name).and_then(Value::as_array).is_some_and(|all| all.iter().any(|one| one.as_str() == Some(text)))
     };
     expected.iter().all(|(name, text)| member(name, text))
+}
+
+/// What an ID-JAG grants besides naming its user. An ID-JAG is an Identity Assertion JWT Authorization Grant, by which a provider lets one
+/// client act for a user at one authorization server (draft-ietf-oauth-identity-assertion-authz-grant).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Grant {
+    /// The client that it was issued to (`client_id`).
+    pub client: String,
+    /// The actor (`sub` of the outermost `act`). `None` if there is none.
+    pub actor: Option<String>,
+    /// Identifies it for its single use: the first 16 bytes of the SHA-256 of its `iss` and `jti`.
+    pub once: [u8; 16],
+    /// Ceiling of scopes. `None` if it has no `scope`.
+    pub scopes: Option<Vec<String>>,
+    /// The resources that it is for. `None` if it has no `resource`.
+    pub resources: Option<Vec<String>>,
+    /// Its `authorization_details` as JSON. `None` if it has none.
+    pub details: Option<String>,
+    /// SHA-256 thumbprint of the key that its holder must prove (`cnf.jkt`). `None` if there is none.
+    pub key: Option<[u8; 32]>,
 }
 
 #[cfg(test)]

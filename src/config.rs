@@ -171,6 +171,8 @@ pub struct Config {
     pub actions: Catalogue,
     /// How many questions to people may wait. An attacker who raises the numbers can flood people, and fill memory.
     pub waiting: Waiting,
+    /// Who is told of questions to people. An attacker who controls it learns what agents ask for, and can make links to the page for answers.
+    pub webhook: Option<Webhook>,
     /// Settings of audiences. An attacker who controls them decides how long tokens live, and what they contain.
     pub audiences: BTreeMap<String, Audience>,
     /// How many agents there may be, and how fast they are spawned. An attacker who controls the limits can let a tree grow, or
@@ -189,6 +191,15 @@ pub struct Config {
     pub shadow: Option<Arc<Policies>>,
     /// The configuration as it is written, for comparing it with another.
     pub written: toml::Table,
+}
+
+/// A program that is told of questions to people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Webhook {
+    /// Where it is.
+    pub to: Endpoint,
+    /// The file with the secret that it has too.
+    pub secret_file: PathBuf,
 }
 
 /// The listener for relying parties that speak OIDC and OAuth (RFC 8414, OpenID Connect Discovery 1.0).

@@ -14,7 +14,7 @@ mod settings;
 mod tls;
 mod turns;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,7 +30,7 @@ use tokio_util::task::TaskTracker;
 use crate::acts::Issuer;
 use crate::clock::Clock;
 use crate::doors::counted::Counted;
-use crate::doors::peer::{Guard, Peer};
+use crate::doors::peer::{Guard, Peer, network};
 use crate::lenient::Lenient;
 use crate::process::sparing::cannot_accept;
 use activity::Times;
@@ -175,15 +175,6 @@ pub async fn serve_tls(
     drop(listener);
     open.close();
     open.wait().await;
-}
-
-/// The network of an address, for limits: the address itself in IPv4, and its first 64 bits in IPv6, because a host may have all
-/// addresses with these.
-fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(v6) => IpAddr::from((v6.to_bits() >> 64 << 64).to_be_bytes()),
-        v4 => v4,
-    }
 }
 
 /// Serves HTTP without TLS to this machine until `stop`: metrics and health.

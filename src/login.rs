@@ -2,8 +2,9 @@
 //! token again in each request.
 //!
 //! [`code`] is for a machine with a browser, [`device`] for one without; [`kept`] stores the tokens and refreshes them. [`site`] is for the
-//! issuer's own page, to which people come in a browser.
+//! issuer's own page, to which people come in a browser, and [`ciba`] asks them through their provider.
 
+pub mod ciba;
 pub mod code;
 pub mod device;
 pub mod kept;
@@ -85,6 +86,9 @@ struct Endpoints {
     token_endpoint: String,
     device_authorization_endpoint: Option<String>,
     revocation_endpoint: Option<String>,
+    backchannel_authentication_endpoint: Option<String>,
+    #[serde(default)]
+    authorization_details_types_supported: Vec<String>,
     // RFC 8414 2: `client_secret_basic` where it says nothing.
     token_endpoint_auth_methods_supported: Option<Vec<String>>,
     #[serde(default)]

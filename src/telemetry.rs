@@ -117,6 +117,13 @@ pub const CATALOGUE: &[(&str, &str, &str, &str)] = &[
     ("mayfly_server_certificate_ends_at_seconds", "gauge", "listener", "when the certificate of a listener ends; Unix seconds"),
     ("mayfly_oidc_reachable", "gauge", "issuer", "whether the last fetch of an issuer's keys succeeded: 1 or 0"),
     ("mayfly_notifications_total", "counter", "outcome", "answers that waiting agents were told of: ok, failed, dropped"),
+    ("mayfly_webhooks_total", "counter", "outcome", "questions to people of which a program was told: ok, failed, dropped"),
+    (
+        "mayfly_asked_at_provider_total",
+        "counter",
+        "outcome",
+        "people who were asked by their own provider: approved, denied, expired, over (answered elsewhere, or revoked), failed, dropped",
+    ),
     ("mayfly_reloads_total", "counter", "outcome", "reloads of the configuration: ok, refused"),
     ("mayfly_build_info", "gauge", "version, commit", "1, with what was built"),
     ("process_cpu_seconds_total", "counter", "", "CPU of this process, in whole seconds"),
@@ -196,6 +203,8 @@ const KNOWN: &[(&str, &str, &[&str])] = &[
     ("mayfly_heartbeat_failures_total", "what", &["feed", "file"]),
     ("mayfly_connections_refused_total", "reason", &["full", "identity", "tls", "slow"]),
     ("mayfly_notifications_total", "outcome", &["ok", "failed", "dropped"]),
+    ("mayfly_webhooks_total", "outcome", &["ok", "failed", "dropped"]),
+    ("mayfly_asked_at_provider_total", "outcome", &["approved", "denied", "expired", "over", "failed", "dropped"]),
     ("mayfly_reloads_total", "outcome", &["ok", "refused"]),
     ("mayfly_connections_ended_total", "reason", &["silent", "idle", "unread", "old", "full", "flood", "revoked"]),
 ];

@@ -3,8 +3,14 @@
 
 mod support;
 
+#[path = "support/idp.rs"]
+mod idp;
 #[path = "approvals/ping.rs"]
 mod ping;
+#[path = "approvals/reach.rs"]
+mod reach;
+#[path = "approvals/webhook.rs"]
+mod webhook;
 
 use std::process::{Command, Output};
 
@@ -372,11 +378,21 @@ fn t184_what_a_person_reads_is_what_was_written() {
 
 /// A form to an endpoint of OAuth, with a fresh JWT-SVID of an agent as the client.
 async fn post(dev: &Dev, agent: &str, endpoint: &str, form: &[(&str, &str)]) -> (u16, Value) {
+    let assertion = assertion(dev, agent);
+    post_by(dev, &assertion, endpoint, form).await
+}
+
+fn assertion(dev: &Dev, agent: &str) -> String {
+    let issuer = dev.text("https_issuer");
+    dev.json(&format!("mint --as {agent} --audience {issuer}"))["token"].as_str().unwrap().to_owned()
+}
+
+/// The same with this JWT-SVID.
+async fn post_by(dev: &Dev, assertion: &str, endpoint: &str, form: &[(&str, &str)]) -> (u16, Value) {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let issuer = dev.text("https_issuer");
-    let assertion = dev.json(&format!("mint --as {agent} --audience {issuer}"))["token"].as_str().unwrap().to_owned();
     let by = "urn:ietf:params:oauth:client-assertion-type:jwt-spiffe";
-    let form = [&[("client_assertion_type", by), ("client_assertion", assertion.as_str())][..], form].concat();
+    let form = [&[("client_assertion_type", by), ("client_assertion", assertion)][..], form].concat();
     let ca = reqwest::Certificate::from_pem(dev.file(".mayfly/https-ca.pem").as_bytes()).unwrap();
     let http = reqwest::Client::builder().tls_certs_only([ca]).no_proxy().build().unwrap();
     let response = http.post(format!("{issuer}/oauth/{endpoint}")).form(&form).send().await.unwrap();
@@ -443,4 +459,28 @@ async fn an_agent_asks_by_the_backchannel_and_polls_until_it_is_answered() {
     dev.json(&format!("deny {id} --user-token me.jwt"));
     let poll = [("grant_type", CIBA), ("auth_req_id", id)];
     assert_eq!(error(&post(&dev, "a1", "token", &poll).await), (400, "access_denied"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn t331_a_poll_of_what_was_approved_uses_up_its_assertion_and_one_that_is_refused_does_not() {
+    let dev = start();
+    for n in 0..5 {
+        let asked = ask(&dev, "a1", &format!("1{n}.00"));
+        dev.json(&format!("approve {} --user-token me.jwt", id(&asked)));
+        let (own, other) = (assertion(&dev, "a1"), assertion(&dev, "a1"));
+        let poll = [("grant_type", "urn:openid:params:grant-type:ciba"), ("auth_req_id", id(&asked))];
+        // Refused, because it asks for more than what was approved: nothing is used up.
+        let more = json!([{ "type": "payment", "amount": "99.00", "currency": "EUR" }]).to_string();
+        let too_much = [&poll[..], &[("authorization_details", more.as_str())]].concat();
+        assert_eq!(error(&post_by(&dev, &own, "token", &too_much).await), (400, "invalid_authorization_details"));
+        // Of two requests at once with one JWT-SVID, one is answered.
+        let look = [("token", "x")];
+        let (polled, looked) = tokio::join!(post_by(&dev, &own, "token", &poll), post_by(&dev, &own, "introspect", &look));
+        let mut got = [error(&polled), error(&looked)];
+        got.sort_unstable();
+        assert_eq!(got, [(200, "none"), (401, "invalid_client")], "{n}");
+        assert_eq!(error(&post_by(&dev, &own, "token", &poll).await), (401, "invalid_client"), "it is used up");
+        let again = post_by(&dev, &other, "token", &poll).await;
+        assert!(again.0 == 200 || error(&again) == (400, "invalid_grant"), "{again:?}");
+    }
 }

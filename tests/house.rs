@@ -32,6 +32,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("publish", &["authority", "clock", "denial", "ledger", "process", "state"]),
     ("foreign", &["clock", "https", "keys", "process"]),
     ("notify", &["https", "process"]),
+    ("login", &["https", "keys"]),
+    // People are asked by the same clients of their providers with which they sign in.
     (
         "acts",
         &[
@@ -46,6 +48,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "journal",
             "judge",
             "ledger",
+            "login",
             "notify",
             "pipeline",
             "policies",
@@ -55,7 +58,6 @@ const ARROWS: &[(&str, &[&str])] = &[
         ],
     ),
     ("why", &["acts", "caller", "clock", "denial", "history", "journal", "judge", "ledger", "policies", "state"]),
-    ("login", &["https", "keys"]),
     // People sign in at the page as `mayfly login` signs them in.
     (
         "doors",
@@ -275,6 +277,7 @@ const TABLES: &[(&str, &str, &str)] = &[
     ("src/acts/throttle.rs", "READINGS", "readings, until they say nothing"),
     ("src/app/joined.rs", "WORKLOADS", "as many as development has"),
     ("src/authority.rs", "keystore", "as many as there are signing keys"),
+    ("src/doors/page/begun.rs", "MOST", "sign-ins that were answered, for ten minutes, some for each network"),
     ("src/doors/page/session.rs", "MOST", "sessions, which end by themselves, some for each person"),
     ("src/doors/peer.rs", "Guarded", "as many as there are connections, which have places"),
     ("src/foreign.rs", "Domain", "as many as are configured"),

@@ -240,6 +240,7 @@ impl House {
             acr: None,
             signed_in_at: None,
             groups: Vec::new(),
+            hint: None,
         }
     }
 
@@ -451,6 +452,7 @@ fn a_foreign_caller_is_judged_again_at_commit() {
             acr: None,
             signed_in_at: None,
             groups: Vec::new(),
+            hint: None,
         };
         Proposal::Spawn(Box::new(Spawn {
             class: "researcher".parse().unwrap(),

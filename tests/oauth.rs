@@ -365,6 +365,30 @@ async fn t143_an_assertion_proves_its_agent_once_in_a_race_at_any_endpoint_and_a
     assert_eq!(read(house.post("token", &form).await).await.0, 200);
 }
 
+#[tokio::test]
+async fn t331_of_requests_at_once_that_record_something_and_that_record_nothing_one_uses_an_assertion() {
+    let house = House::new();
+    for n in 0..30 {
+        let assertion = house.assertion("a1");
+        let client = [("client_assertion_type", BEARER), ("client_assertion", assertion.as_str())];
+        let exchanged = [&client[..], &[("grant_type", "client_credentials"), ("resource", MAIL)]].concat();
+        let introspected = [&client[..], &[("token", "x")]].concat();
+        // Which of the two is sent first changes.
+        let (first, second) = if n % 2 == 0 { ("token", "introspect") } else { ("introspect", "token") };
+        let form = |endpoint| if endpoint == "token" { &exchanged[..] } else { &introspected[..] };
+        let (one, other) = tokio::join!(house.post(first, form(first)), house.post(second, form(second)));
+        let mut got = [read(one).await, read(other).await];
+        got.sort_by_key(|(status, _)| *status);
+        assert_eq!(got.each_ref().map(error), [(200, "none"), (401, "invalid_client")], "{n}: {got:?}");
+    }
+    // A request that is refused uses nothing up.
+    let assertion = house.assertion("a1");
+    let client = [("client_assertion_type", BEARER), ("client_assertion", assertion.as_str())];
+    let exchanged = |resource| [&client[..], &[("grant_type", "client_credentials"), ("resource", resource)]].concat();
+    assert_eq!(error(&read(house.post("token", &exchanged("https://bank.example")).await).await), (400, "invalid_target"));
+    assert_eq!(read(house.post("token", &exchanged(MAIL)).await).await.0, 200);
+}
+
 /// Starts `n` at once.
 async fn futures<T: Send + 'static, F: Future<Output = T>>(n: usize, mut begin: impl FnMut() -> F) -> Vec<T> {
     let mut all: Vec<_> = (0..n).map(|_| Box::pin(begin())).collect();

@@ -409,6 +409,58 @@ async fn t243_only_the_browser_that_began_a_sign_in_ends_it_and_only_with_what_i
 }
 
 #[tokio::test]
+async fn t330_a_provider_is_asked_only_for_sign_ins_that_began_here_and_once_for_each() {
+    let dir = tempfile::tempdir().unwrap();
+    let ca = dir.path().join("corp.pem");
+    let corp = Idp::start(&ca);
+    let text = format!(
+        "[[issuers]]\nname = \"corp\"\nissuer = \"{}\"\nca_file = \"{}\"\n[[issuers.audiences]]\naudience = \"page\"\nuser = true\nsign_in = true\n",
+        corp.url(),
+        ca.display()
+    );
+    std::fs::write(dir.path().join("more.toml"), text).unwrap();
+    let dev = Dev::start_args(dir, &["--config", "more.toml"], &[]);
+    let (issuer, stranger) = (dev.text("https_issuer"), Browser::new(&dev, &[&dev.path("corp.pem")]));
+    let cookie = |value: String| drop(stranger.cookies.lock().insert("__Host-mayfly-sign-in".into(), value));
+    let (state, begin) = ("s".repeat(43), format!("{issuer}/me/sign-in?provider=corp"));
+    let answer = format!("{issuer}/me/signed-in?code=made-up&state={state}&iss={}", corp.url());
+    // Cookies that a stranger makes up, as they were written before they were sealed and as they are now.
+    for made_up in [
+        format!("{state}:n:v:corp:"),
+        format!("9999999999:{state}:n:v:corp:"),
+        format!("9999999999:{state}:n:v:corp::{}", "A".repeat(43)),
+        String::new(),
+    ] {
+        cookie(made_up.clone());
+        assert_eq!(stranger.get(&answer).await.status, 400, "{made_up}");
+    }
+    // One that began here, with the state changed.
+    stranger.get(&begin).await;
+    let sealed = stranger.cookies.lock()["__Host-mayfly-sign-in"].clone();
+    let (ends_at, rest) = sealed.split_once(':').unwrap();
+    cookie(format!("{ends_at}:{state}:{}", rest.split_once(':').unwrap().1));
+    assert_eq!((stranger.get(&answer).await.status, corp.asked()), (400, 0));
+    // One that really began: the provider is asked once for its answer, however often that comes.
+    let page = stranger.get(&begin).await;
+    let sealed = stranger.cookies.lock()["__Host-mayfly-sign-in"].clone();
+    let back = corp.approve(page.location(), |_| {});
+    let refused = back.replace("code=", "code=other-");
+    assert_eq!((stranger.get(&refused).await.status, corp.asked()), (502, 1));
+    for _ in 0..3 {
+        cookie(sealed.clone());
+        assert_eq!((stranger.get(&back).await.status, corp.asked()), (400, 1));
+    }
+    // Nor is anybody asked for one that this process does not know: it ends with a restart.
+    let page = stranger.get(&begin).await;
+    let back = corp.approve(page.location(), |_| {});
+    let dev = Dev::start_args(dev.kill(), &["--config", "more.toml"], &[]);
+    assert_eq!(dev.text("https_issuer"), issuer);
+    let again = Browser::new(&dev, &[&dev.path("corp.pem")]);
+    again.cookies.lock().clone_from(&stranger.cookies.lock());
+    assert_eq!((again.get(&back).await.status, corp.asked()), (400, 1));
+}
+
+#[tokio::test]
 async fn a_person_stops_one_agent_and_everything_that_acts_for_them() {
     let dev = start();
     dev.json("spawn --class researcher --user-token demo.jwt --out a2");

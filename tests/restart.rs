@@ -105,6 +105,7 @@ fn restarts(live: u64) -> [(f64, usize, usize); 2] {
         acr: None,
         signed_in_at: None,
         groups: Vec::new(),
+        hint: None,
     };
     let spawn = |n: u64| Ask {
         caller: caller.clone(),

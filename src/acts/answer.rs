@@ -22,6 +22,8 @@ pub struct Answer {
     pub says: Says,
     /// SHA-256 of the token by which the person proved themselves.
     pub evidence: [u8; 32],
+    /// How they signed in (`acr`), empty if nobody said; where their provider asked them. `None` if they came by themselves.
+    pub at_provider: Option<String>,
 }
 
 /// What a person says.
@@ -49,7 +51,13 @@ pub enum Says {
 /// the record.
 pub async fn answer(issuer: &Issuer, caller: Caller, id: &str, token: &str, says: Says) -> Result<(Approval, u64), No> {
     let (id, evidence) = (approvals::id(id)?, sha256(token.as_bytes()));
-    let answered = issuer.pipeline.record(caller, Answer { id, says, evidence }).await?;
+    record_answer(issuer, caller, Answer { id, says, evidence, at_provider: None }).await
+}
+
+/// Records an answer, and tells whoever waits for it.
+pub(super) async fn record_answer(issuer: &Issuer, caller: Caller, answer: Answer) -> Result<(Approval, u64), No> {
+    let id = answer.id;
+    let answered = issuer.pipeline.record(caller, answer).await?;
     issuer.pings.answered(&id);
     Ok(answered)
 }
@@ -113,6 +121,8 @@ impl Act for Answer {
             evidence: self.evidence.to_vec(),
             ends_at,
             narrowed,
+            at_provider: self.at_provider.is_some(),
+            acr: self.at_provider.clone().unwrap_or_default(),
         };
         let revision = j.push(caller, Body::Answered(body))?;
         let answered = j.view().approval(&self.id).cloned();

@@ -27,6 +27,14 @@ pub fn id(text: &str) -> Result<[u8; 16], Denial> {
     read.map(|()| id).ok_or_else(unknown_approval)
 }
 
+/// The address of the page for one approval. `None` if nobody can sign in there.
+pub fn page(issuer: &Issuer, id: [u8; 16]) -> Option<String> {
+    let rules = issuer.ledger.rules();
+    let served = rules.client_audience.as_ref()?;
+    issuer.providers.load().assertions.sign_ins().next()?;
+    Some(format!("{served}/me/approvals/{}", hex::encode(id)))
+}
+
 /// One approval. T13: one of which the caller may not know looks as if it did not exist.
 pub fn get(issuer: &Issuer, caller: &Caller, text: &str) -> Result<Known, Denial> {
     let (id, now, rules) = (id(text)?, issuer.clock.now(), issuer.ledger.rules());

@@ -3,7 +3,7 @@
 
 use mayfly_verify::approval::Shown;
 
-use super::Issuer;
+use super::{Issuer, client, reach, webhook};
 use crate::caller::Caller;
 use crate::clock::SECOND;
 use crate::denial::{Denial, Fault, Kind, No};
@@ -62,7 +62,14 @@ pub async fn ask(issuer: &Issuer, caller: Caller, asked: Asked) -> Result<(Appro
     scopes.dedup();
     let actions = read_actions(&issuer.ledger.rules().actions, &details)?;
     let expires = if expires == 0 { LONGEST } else { expires.min(LONGEST) };
-    issuer.pipeline.record(caller, Ask { wanted: Wanted { audience, scopes, actions }, reason, expires }).await
+    let _held = client::hold(issuer, &caller)?;
+    let ask = Ask { wanted: Wanted { audience, scopes, actions }, reason, expires };
+    let (approval, revision, is_new) = issuer.pipeline.record(caller, ask).await?;
+    if is_new {
+        webhook::tell(issuer, &approval);
+    }
+    reach::ask(issuer, &approval);
+    Ok((approval, revision))
 }
 
 impl Record for Ask {
@@ -72,7 +79,8 @@ impl Record for Ask {
 }
 
 impl Act for Ask {
-    type Permit = (Approval, u64);
+    /// The approval, the revision of its record, and whether it is new.
+    type Permit = (Approval, u64, bool);
 
     fn judge(&self, j: &mut Judgement<'_>, caller: &Caller, chance: &Chance) -> Result<Self::Permit, No> {
         // 1. The caller. A JWT-SVID proves its agent for one request only.
@@ -103,7 +111,7 @@ impl Act for Ask {
         if assertion.is_none()
             && let Some(waits) = j.view().waiting(&digest, j.at())
         {
-            return Ok((waits.clone(), waits.revision));
+            return Ok((waits.clone(), waits.revision, false));
         }
         // 4. There is room for one more.
         check_room(j, &agent)?;
@@ -132,7 +140,7 @@ impl Act for Ask {
         };
         let revision = j.push(caller, Body::Asked(body))?;
         let asked = j.view().approval(&chance.nonce()).cloned();
-        Ok((asked.ok_or_else(|| Fault::new("ask", "the question is not in the state"))?, revision))
+        Ok((asked.ok_or_else(|| Fault::new("ask", "the question is not in the state"))?, revision, true))
     }
 }
 

@@ -3,7 +3,7 @@
 //! The sender is a stranger until the JWT-SVID is verified. So everything that needs no signature is checked first, one key is
 //! tried at most, and the number of signatures that are verified at once is bounded.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use mayfly_verify::{AgentId, Possession, Principal, Workload, inspect_jwt, inspect_jwt_end, verify_jwt};
@@ -44,6 +44,8 @@ struct Uses {
     /// By `jti`, when the JWT-SVID expires (Unix seconds), and the root of its agent.
     ends: HashMap<[u8; 16], (u64, Workload)>,
     roots: HashMap<Workload, usize>,
+    /// Those of requests that are being judged and recorded now, by `jti`: as many as there are such requests.
+    held: HashSet<[u8; 16]>,
     // Unix seconds at which expired uses were last removed. That walks over all uses, so it is done rarely.
     tidied: u64,
 }
@@ -77,7 +79,7 @@ impl Clients {
     /// Remembers that a JWT-SVID was used. Fails if it was used before, or if nothing more can be remembered.
     fn spend(&self, jti: [u8; 16], ends_at: u64, root: Workload, now: u64) -> Result<(), Denial> {
         let mut uses = self.uses.lock();
-        if uses.ends.contains_key(&jti) {
+        if uses.ends.contains_key(&jti) || uses.held.contains(&jti) {
             return Err(assertion_used());
         }
         let full = |uses: &Uses| uses.ends.len() >= USES || uses.roots.get(&root).is_some_and(|count| *count >= USES_OF_ROOT);
@@ -95,6 +97,28 @@ impl Clients {
 
     fn is_spent(&self, jti: &[u8; 16]) -> bool {
         self.uses.lock().ends.contains_key(jti)
+    }
+
+    /// Holds a JWT-SVID while a request of it is carried. Fails if it was used before, or is being used now.
+    fn hold(&self, jti: [u8; 16]) -> Result<Held<'_>, Denial> {
+        let mut uses = self.uses.lock();
+        if uses.ends.contains_key(&jti) || !uses.held.insert(jti) {
+            return Err(assertion_used());
+        }
+        Ok(Held { clients: self, jti })
+    }
+}
+
+/// A JWT-SVID whose request is being recorded. When this is dropped, either the record uses it up, or the request was refused and it can
+/// be used again.
+pub(super) struct Held<'c> {
+    clients: &'c Clients,
+    jti: [u8; 16],
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.clients.uses.lock().held.remove(&self.jti);
     }
 }
 
@@ -169,14 +193,19 @@ pub async fn prove(issuer: &Issuer, assertion: &str) -> Result<Caller, No> {
 /// Uses up the JWT-SVID of a caller for a request that records nothing. Callers with a certificate have nothing to use up.
 pub fn spend(issuer: &Issuer, caller: &Caller) -> Result<(), Denial> {
     let Caller::Bearer { id, jti, ends_at, .. } = caller else { return Ok(()) };
-    let (used, root) = issuer
-        .ledger
-        .read(|state| (state.assertion_used(jti), state.agent(&id.uuid).map(|agent| agent.mandate.workload.clone())));
-    if used {
-        return Err(assertion_used());
-    }
+    let root = issuer.ledger.read(|state| state.agent(&id.uuid).map(|agent| agent.mandate.workload.clone()));
     let root = root.ok_or_else(|| unauthenticated("AGENT_UNKNOWN", "this issuer does not know the agent"))?;
-    issuer.clients.spend(*jti, *ends_at, root, issuer.clock.seconds())
+    issuer.clients.spend(*jti, *ends_at, root, issuer.clock.seconds())?;
+    // ORDER: last. A request that was recorded meanwhile is in the state before it gives the JWT-SVID up.
+    if issuer.ledger.read(|state| state.assertion_used(jti)) { Err(assertion_used()) } else { Ok(()) }
+}
+
+/// Holds the JWT-SVID of a caller for a request whose record uses it up. `None` for callers with a certificate.
+///
+/// T331: the record is in the state only when it is durable, and a request that records nothing could use the same JWT-SVID until then.
+pub(super) fn hold<'i>(issuer: &'i Issuer, caller: &Caller) -> Result<Option<Held<'i>>, Denial> {
+    let Caller::Bearer { jti, .. } = caller else { return Ok(None) };
+    issuer.clients.hold(*jti).map(Some)
 }
 
 #[cfg(test)]
@@ -204,6 +233,18 @@ mod tests {
             go_on.send(()).unwrap();
         }
         assert!(slow.join_all().await.into_iter().all(|done| done));
+    }
+
+    #[test]
+    fn t331_a_jwt_svid_of_a_request_that_is_being_recorded_is_used_by_no_other() {
+        let clients = Clients::default();
+        let spend = |n| clients.spend(jti(n), 100, "one".parse().unwrap(), 1).map_err(|denial| denial.code);
+        let held = clients.hold(jti(1)).unwrap();
+        assert!(clients.hold(jti(1)).is_err() && spend(1) == Err("ASSERTION_USED") && spend(2) == Ok(()));
+        assert!(clients.hold(jti(2)).is_err(), "it was used before");
+        drop(held);
+        assert_eq!(spend(1), Ok(()), "the request was refused, and used up nothing");
+        assert!(clients.uses.lock().held.is_empty());
     }
 
     #[test]

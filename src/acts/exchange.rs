@@ -6,7 +6,7 @@ mod evidence;
 use mayfly_verify::{User, sha256};
 use uuid::Uuid;
 
-use super::{Issuer, approvals, user};
+use super::{Issuer, approvals, client, user};
 use crate::assertion::Assertions;
 use crate::authority::Seal;
 use crate::caller::Caller;
@@ -108,7 +108,7 @@ pub async fn exchange(issuer: &Issuer, caller: Caller, asked: Asked) -> Result<(
             let proof = user::prove(issuer, token).await?;
             evidence::may_act(issuer, token, &id)?;
             // A request without actions asks for all actions of the ID-JAG.
-            if let (Some(details), true) = (proof.id_jag().and_then(|jag| jag.details.as_ref()), actions.is_empty()) {
+            if let (Some(details), true) = (proof.id_jag().and_then(|jag| jag.grant.details.as_ref()), actions.is_empty()) {
                 actions = read_actions(&issuer.ledger.rules().actions, details)?;
             }
             Presented::User(proof)
@@ -118,6 +118,7 @@ pub async fn exchange(issuer: &Issuer, caller: Caller, asked: Asked) -> Result<(
     let digest = (!subject_token.is_empty()).then(|| signed(&subject_token));
     let wants_id_jag = id_jag;
     let act = Exchange { audience, scopes, presented, digest, proved, actions, approval, for_agent, wants_id_jag, resource };
+    let _held = client::hold(issuer, &caller)?;
     issuer.pipeline.issue(caller, act).await
 }
 
@@ -138,7 +139,7 @@ impl Act for Exchange {
         let kept = j.authority_left(&agent)?;
         let ceiling = j.ceiling(&agent, &self.presented, chance)?;
         let jag = self.id_jag();
-        if jag.is_some_and(|jag| jag.key.is_some() && jag.key != self.proved.held.key) {
+        if jag.is_some_and(|jag| jag.grant.key.is_some() && jag.grant.key != self.proved.held.key) {
             return Err(not_yours("the ID-JAG is bound to a key: send a DPoP proof of that key").into());
         }
         let Granted { audience, scopes, details, approved } = self.granted(j, &agent, &kept, &ceiling)?;
@@ -197,7 +198,7 @@ impl Act for Exchange {
             details,
             approval: approved.as_ref().map(|(id, ..)| id.to_vec()).unwrap_or_default(),
             approved_by: approved.map(|(_, by, _)| record::User { iss: by.iss, sub: by.sub }),
-            once: jag.map(|jag| jag.once.to_vec()).unwrap_or_default(),
+            once: jag.map(|jag| jag.grant.once.to_vec()).unwrap_or_default(),
             once_ends_at: jag.map_or(0, |jag| jag.ends_at),
             id_jag,
         };

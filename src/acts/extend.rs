@@ -103,7 +103,7 @@ impl Act for Extend {
             lease_ends_at: asked,
             proof: consent.proof.to_vec(),
             proof_ends_at: consent.ends_at,
-            once: self.proof.id_jag().map(|jag| jag.once.to_vec()).unwrap_or_default(),
+            once: self.proof.id_jag().map(|jag| jag.grant.once.to_vec()).unwrap_or_default(),
             once_ends_at: self.proof.id_jag().map_or(0, |jag| jag.ends_at),
         };
         let revision = j.push(caller, Body::Extended(extended))?;

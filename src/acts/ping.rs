@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 use super::Issuer;
 use crate::caller::Caller;
 pub use crate::notify::Endpoint;
-use crate::notify::{Notice, Notifier};
+use crate::notify::{Notice, Notifier, Proof};
 use crate::state::Approval;
 
 /// Longest token, in characters.
@@ -73,7 +73,7 @@ impl Pings {
     pub(super) fn answered(&self, id: &[u8; 16]) {
         let Some((to, token, _)) = self.waiting.lock().remove(id) else { return };
         let body = serde_json::json!({ "auth_req_id": hex::encode(id) }).to_string();
-        self.notifier.send(Notice { to, token, body });
+        self.notifier.send(Notice { to, proof: Proof::Bearer(token), body });
     }
 }
 

@@ -68,6 +68,7 @@ pub fn poll(issuer: &Issuer, caller: &Caller, id: &str) -> Result<Polled, Denial
     if agent.uuid != known.agent.uuid {
         return Err(unknown_approval());
     }
+    // The exchange that follows is recorded, and that uses up the JWT-SVID by which the agent proved itself.
     if known.status == Status::Approved {
         return Ok(Polled::Approved);
     }

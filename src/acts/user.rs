@@ -5,7 +5,7 @@ use std::sync::Arc;
 use mayfly_verify::sha256;
 
 use super::Issuer;
-use crate::assertion::{self, Assertions, Delegator, Presenter, Refusal};
+use crate::assertion::{Assertions, Delegator, Presenter, Refusal};
 use crate::caller::{Caller, Origin};
 use crate::denial::{Denial, Kind};
 use crate::judge::access::Action;
@@ -27,9 +27,10 @@ pub(super) async fn prove(issuer: &Issuer, token: &str) -> Result<Proof, Denial>
     let (user, proof, token) = (delegator.user().clone(), *delegator.proof(), digest);
     let (issued_at, ends_at, audience) = (delegator.issued_at(), delegator.expires_at(), delegator.audience().to_owned());
     let (acr, signed_in_at, groups) = (delegator.acr().map(str::to_owned), delegator.signed_in_at(), delegator.groups().to_vec());
+    let hint = delegator.hint().map(Box::from);
     Ok(match delegator.id_jag().cloned() {
-        None => Proof::Token { user, proof, token, issued_at, ends_at, audience, acr, signed_in_at, groups },
-        Some(assertion::IdJag { client, actor, once, scopes, resources, details, key }) => Proof::IdJag(Box::new(IdJag {
+        None => Proof::Token { user, proof, token, issued_at, ends_at, audience, acr, signed_in_at, groups, hint },
+        Some(grant) => Proof::IdJag(Box::new(IdJag {
             user,
             proof,
             token,
@@ -39,13 +40,8 @@ pub(super) async fn prove(issuer: &Issuer, token: &str) -> Result<Proof, Denial>
             acr,
             signed_in_at,
             groups,
-            client,
-            actor,
-            once,
-            scopes,
-            resources,
-            details,
-            key,
+            hint,
+            grant,
         })),
     })
 }

@@ -4,6 +4,7 @@ use crate::assertion::{Assertions, Attestations};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::foreign::usable;
+use crate::keys::keystore::read_private;
 use crate::telemetry;
 
 /// The parts of a configuration that cannot be used on this machine now, a sentence for each: files that cannot be read or do not
@@ -16,6 +17,15 @@ pub fn unusable(config: &Config) -> Vec<String> {
     for issuer in &config.issuers {
         add("issuers", Assertions::new(vec![issuer.clone()]).map(drop).map_err(|e| e.to_string()));
     }
+    for file in config.issuers.iter().flat_map(|issuer| &issuer.audiences).filter_map(|audience| audience.asks.as_ref()) {
+        let read = match read_private(file) {
+            Ok(Some(secret)) if !secret.trim().is_empty() => Ok(()),
+            Ok(_) => Err(format!("`{}` does not exist, or is empty", file.display())),
+            Err(e) => Err(e.to_string()),
+        };
+        add("issuers.audiences.secret_file", read);
+    }
+    add("approvals.webhook", super::reload::webhook(config).map(drop));
     for issuer in &config.workload_issuers {
         let opened = Attestations::new(vec![issuer.clone()], Vec::new());
         add("workload_issuers", opened.map(drop).map_err(|e| e.to_string()));

@@ -13,6 +13,7 @@ use mayfly_verify::{SpiffeId, Workload};
 use tokio::sync::{mpsc, watch};
 
 use crate::acts::configure::{self, Change, Compared, Configure, Order, Reloaded};
+use crate::acts::webhook::Webhook;
 use crate::acts::{Issuer, Providers};
 use crate::assertion::{Assertions, Attestations, IssuerSettings};
 use crate::authority::schedule::Schedule;
@@ -20,6 +21,7 @@ use crate::caller::{Caller, Origin};
 use crate::config::{self, Config, Difference, Source};
 use crate::denial::{Fault, No};
 use crate::home::{Endpoint, Home};
+use crate::keys::keystore::read_private;
 use crate::telemetry;
 
 /// How long the files of a configuration may take to be read: less than a request may take.
@@ -108,9 +110,9 @@ impl Reloads {
             let foreign = known.prepare(&wanted.foreign, listed(&wanted))?;
             let attestations = attestations.map_err(|e| e.to_string())?;
             keep_keys(&wanted, &assertions, &attestations)?;
-            Ok::<_, String>((assertions, attestations, foreign))
+            Ok::<_, String>((assertions, attestations, foreign, webhook(&wanted)?))
         });
-        let (assertions, attestations, foreign) = opened.await?.map_err(|e| refused(&e))?;
+        let (assertions, attestations, foreign, webhook) = opened.await?.map_err(|e| refused(&e))?;
         let own = &self.issuer.iss;
         if let Some(other) = issuers.iter().chain(&config.workload_issuers).find(|other| other.issuer == *own) {
             return Err(refused(&format!("`{own}` is the URL of the issuer `{}` and our own", other.name)));
@@ -138,6 +140,7 @@ impl Reloads {
             attestations,
             urls: urls.clone(),
             notified: config.notified.clone(),
+            webhook,
         }));
         self.issuer.foreign.replace(foreign, &self.stopped);
         self.issuer.throttle.replace(config.writes.clone());
@@ -185,7 +188,18 @@ pub(super) fn providers(config: &Config) -> Result<Providers, String> {
     let assertions = Assertions::new(config.issuers.clone()).map_err(|e| e.to_string())?;
     let attestations = Attestations::new(config.workload_issuers.clone(), config.attest.clone()).map_err(|e| e.to_string())?;
     keep_keys(config, &assertions, &attestations)?;
-    Ok(Providers { number: 0, assertions, attestations, urls: urls(&config.issuers), notified: config.notified.clone() })
+    let (urls, notified, webhook) = (urls(&config.issuers), config.notified.clone(), webhook(config)?);
+    Ok(Providers { number: 0, assertions, attestations, urls, notified, webhook })
+}
+
+/// Who is told of questions to people, with the secret. Blocks while that is read.
+pub(super) fn webhook(config: &Config) -> Result<Option<Webhook>, String> {
+    let Some(configured) = &config.webhook else { return Ok(None) };
+    let file = &configured.secret_file;
+    let fault = |e: &dyn std::fmt::Display| format!("approvals.webhook.secret_file: {e}");
+    let secret = read_private(file).map_err(|e| fault(&e))?;
+    let secret = secret.ok_or_else(|| fault(&format!("`{}` does not exist", file.display())))?;
+    Webhook::new(configured.to.clone(), &secret).map(Some).map_err(|e| fault(&e))
 }
 
 /// Keeps the keys of all providers in the home, for a start while they are down.
@@ -205,11 +219,11 @@ pub(super) fn urls(issuers: &[IssuerSettings]) -> std::collections::BTreeMap<Str
 /// The configured issuers, and that of development if there is one.
 pub(super) fn issuers(config: &Config, provider: Option<&Provider>) -> Vec<IssuerSettings> {
     let mut issuers = config.issuers.clone();
-    issuers.extend(provider.map(|provider| super::development(config, provider)));
+    issuers.extend(provider.map(|provider| super::users::development(config, provider)));
     issuers
 }
 
 /// The foreign workloads that some class lists.
 pub(super) fn listed(config: &Config) -> impl Iterator<Item = Arc<SpiffeId>> + use<> {
-    super::spawners(config).into_iter().filter_map(|w| if let Workload::Foreign(id) = w { Some(id) } else { None })
+    super::users::spawners(config).into_iter().filter_map(|w| if let Workload::Foreign(id) = w { Some(id) } else { None })
 }

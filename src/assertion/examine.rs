@@ -5,7 +5,7 @@ use std::sync::Arc;
 use mayfly_verify::User;
 
 use super::token::{self, Parsed, Statement};
-use super::{Assertions, Delegator, IssuerSettings, Refusal, oidc};
+use super::{Assertions, Delegator, Hint, IssuerSettings, Refusal, oidc};
 
 impl Assertions {
     /// Verifies a token with the keys in a document, as [`Assertions::verify`] would after fetching them. Opens no connection.
@@ -32,9 +32,10 @@ pub(super) fn delegator(issuer: &IssuerSettings, statement: Statement<'_>) -> Re
     let Statement { sub, issued_at, expires_at, proof, audience, claims, id_jag } = statement;
     let (acr, signed_in_at) = token::sign_in(&claims);
     let groups = token::groups(&claims, issuer.groups.as_deref())?;
+    let hint = if let Hint::Claim(name) = &issuer.hint { token::hint(&claims, name) } else { None };
     let user = User { iss: issuer.issuer.clone(), sub };
     let counts_until = expires_at.min(issued_at.saturating_add(issuer.max_age.as_secs()));
     let claims = audience.operates.then(|| Arc::new(claims));
     let audience = audience.clone();
-    Ok(Delegator { user, issued_at, expires_at, proof, acr, signed_in_at, groups, audience, claims, counts_until, id_jag })
+    Ok(Delegator { user, issued_at, expires_at, proof, acr, signed_in_at, groups, hint, audience, claims, counts_until, id_jag })
 }

@@ -1,5 +1,4 @@
-//! The claims of an ID-JAG besides its user. An ID-JAG is an Identity Assertion JWT Authorization Grant, by which a provider lets
-//! one client act for a user at one authorization server (draft-ietf-oauth-identity-assertion-authz-grant).
+//! The claims of an ID-JAG besides its user.
 
 use aws_lc_rs::digest;
 use base64::Engine as _;
@@ -7,6 +6,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Map, Value};
 
 use super::{Refusal, token};
+use crate::claims::Grant;
 
 /// Longest remaining lifetime of an ID-JAG, in seconds. Its use is remembered for that long.
 pub(super) const LONGEST: u64 = 3600;
@@ -15,27 +15,8 @@ const MOST: usize = 64;
 /// Longest name of a client, an actor, a scope or a resource, in bytes.
 const LONGEST_NAME: usize = 2048;
 
-/// The grant that a verified ID-JAG is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct IdJag {
-    /// The client that it was issued to (`client_id`).
-    pub client: String,
-    /// The actor (`sub` of the outermost `act`). `None` if there is none.
-    pub actor: Option<String>,
-    /// Identifies it for its single use: the first 16 bytes of the SHA-256 of its `iss` and `jti`.
-    pub once: [u8; 16],
-    /// Ceiling of scopes. `None` if it has no `scope`.
-    pub scopes: Option<Vec<String>>,
-    /// The resources that it is for. `None` if it has no `resource`.
-    pub resources: Option<Vec<String>>,
-    /// Its `authorization_details` as JSON. `None` if it has none.
-    pub details: Option<String>,
-    /// SHA-256 thumbprint of the key that its holder must prove (`cnf.jkt`). `None` if there is none.
-    pub key: Option<[u8; 32]>,
-}
-
 /// Reads the claims of a verified ID-JAG. A claim of the wrong form is an error, and never counts as absent.
-pub(super) fn read(claims: &Map<String, Value>, now: u64) -> Result<IdJag, Refusal> {
+pub(super) fn read(claims: &Map<String, Value>, now: u64) -> Result<Grant, Refusal> {
     // A provider with several tenants under one name may give two people one `sub`.
     for name in ["tenant", "aud_tenant"] {
         if claims.contains_key(name) {
@@ -49,7 +30,7 @@ pub(super) fn read(claims: &Map<String, Value>, now: u64) -> Result<IdJag, Refus
     let mut once = [0; 16];
     let digest = digest::digest(&digest::SHA256, format!("{}:{iss}{jti}", iss.len()).as_bytes());
     once.copy_from_slice(digest.as_ref().get(..16).ok_or(Refusal::Malformed)?);
-    Ok(IdJag {
+    Ok(Grant {
         client: named(claims, "client_id")?.to_owned(),
         actor: actor(claims)?,
         once,

@@ -68,6 +68,7 @@ fn audience(name: &str) -> AudienceSettings {
         revokes: false,
         user: false,
         sign_in: false,
+        asks: None,
         operates: false,
         id_jag: false,
     }

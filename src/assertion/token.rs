@@ -9,8 +9,9 @@ use jsonwebtoken::Algorithm;
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::{Map, Value};
 
-use super::id_jag::{self, IdJag};
+use super::id_jag;
 use super::{AudienceSettings, IssuerSettings, MAX_TOKEN, Refusal};
+use crate::claims::Grant;
 
 /// How far the provider's clock may be ahead of ours, in seconds. Expiry has no such tolerance.
 const LEEWAY: u64 = 5;
@@ -68,7 +69,7 @@ pub(super) struct Statement<'i> {
     pub(super) audience: &'i AudienceSettings,
     pub(super) claims: Map<String, Value>,
     /// The grant. `None` unless the token is an ID-JAG.
-    pub(super) id_jag: Option<IdJag>,
+    pub(super) id_jag: Option<Grant>,
 }
 
 impl<'t> Parsed<'t> {
@@ -229,6 +230,14 @@ pub(super) fn sign_in(claims: &Map<String, Value>) -> (Option<String>, Option<u6
     let acr = claims.get("acr").and_then(Value::as_str).filter(|acr| (1..=MAX_SUB).contains(&acr.len()));
     let at = time(claims, "auth_time").ok().flatten();
     (acr.map(str::to_owned), at)
+}
+
+/// The name of the user in a claim, for the `login_hint` of their provider. A claim that is no plain text names nobody: then nobody is
+/// asked by it.
+pub(super) fn hint(claims: &Map<String, Value>, claim: &str) -> Option<String> {
+    let name = claims.get(claim)?.as_str()?;
+    let plain = !name.is_empty() && name.len() <= MAX_SUB && !name.chars().any(char::is_control);
+    plain.then(|| name.to_owned())
 }
 
 /// The groups of the user, sorted: the texts of a claim that is a text or a list of texts. A claim of another form, or with too much in

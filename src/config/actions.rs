@@ -2,12 +2,16 @@
 //! `[approvals]`.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use toml::{Table, Value};
 
+use super::Webhook;
+use super::issuers::https_with_query;
 use super::reader::Reader;
 use crate::judge::action::{Action, ActionType, Catalogue, Field};
 use crate::judge::approval::{ApprovalRule, Person, Waiting, What};
+use crate::notify::{Endpoint, on_loopback};
 
 /// Most types of actions, and fields of one type.
 const MOST: usize = 64;
@@ -138,13 +142,27 @@ fn read_up_to(r: &mut Reader, what: Option<&What>, actions: &Catalogue) -> Optio
     Action::read(actions, &value).map_err(|denial| r.fault("up_to", &denial.message)).ok()
 }
 
-/// Reads `[approvals]`.
-pub(super) fn read_waiting(a: &mut Reader) -> Waiting {
-    Waiting {
+/// Reads `[approvals]`: how many questions may wait, and who is told of them.
+pub(super) fn read_approvals(a: &mut Reader) -> (Waiting, Option<Webhook>) {
+    let waiting = Waiting {
         per_agent: a.integer("per_agent", 10, 1, 1000),
         per_user: a.integer("per_user", 100, 1, 100_000),
         total: a.integer("total", 10_000, 1, 100_000),
+    };
+    if !a.has("webhook") {
+        a.optional("webhook", |_| Ok(()));
+        return (waiting, None);
     }
+    let mut w = a.section("webhook");
+    let url = w.parsed("url", None, |s| match on_loopback(s) {
+        true => Ok(s.to_owned()),
+        false => https_with_query(s).map_err(|e| format!("{e}; without TLS only a program on this machine is told")),
+    });
+    let secret_file = w.parsed("secret_file", None, |s| Ok(PathBuf::from(s)));
+    let ca_file = w.optional("ca_file", |s| Ok(PathBuf::from(s)));
+    a.close(w);
+    let webhook = url.zip(secret_file).map(|(url, secret_file)| Webhook { to: Endpoint { url, ca_file }, secret_file });
+    (waiting, webhook)
 }
 
 /// Checks that every provider named in the `approve` of a class is configured. `dev` is the provider of development.

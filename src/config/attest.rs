@@ -8,7 +8,7 @@ use toml::Value;
 
 use super::issuers::https;
 use super::reader::Reader;
-use crate::assertion::{AudienceSettings, DEFAULT_ALGS, IssuerSettings, Rule};
+use crate::assertion::{AudienceSettings, DEFAULT_ALGS, Hint, IssuerSettings, Rule};
 
 /// Levels of objects and lists in an expected claim.
 const DEPTH: usize = 8;
@@ -50,6 +50,7 @@ fn read_issuer(i: &mut Reader) -> Option<IssuerSettings> {
         audiences: vec![audience],
         max_age,
         groups: None,
+        hint: Hint::Sub,
         allowed_algs: DEFAULT_ALGS.to_vec(),
     })
 }

@@ -74,6 +74,7 @@ impl Config {
             audiences: new.audiences,
             actions: new.actions,
             waiting: new.waiting,
+            webhook: new.webhook,
             policies: new.policies,
             shadow: new.shadow,
             limits: new.limits,

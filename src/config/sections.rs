@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use mayfly_verify::{BindingOid, TrustDomain, WorkloadName};
 
-use super::actions::{check_people, read_actions, read_waiting};
+use super::actions::{check_people, read_actions, read_approvals};
 use super::attest::{check_rules, read_rules, read_workload_issuers};
 use super::audiences::{check_audiences, read_audiences};
 use super::audit::read_audit;
@@ -61,7 +61,7 @@ pub(super) fn read(top: &mut Reader) -> Option<Config> {
     let (foreign, domains) = read_foreign(top, trust_domain.as_ref());
     let known = Known { own: &workloads, foreign: &domains };
     let actions = read_actions(top);
-    let waiting = within(top, "approvals", read_waiting);
+    let (waiting, webhook) = within(top, "approvals", read_approvals);
     let classes = read_classes(top, &known, &actions);
     let limits = read_limits(top);
     let audiences = read_audiences(top, credentials.oid.as_ref());
@@ -122,6 +122,7 @@ pub(super) fn read(top: &mut Reader) -> Option<Config> {
         classes,
         actions,
         waiting,
+        webhook,
         limits,
         audiences,
         writes: writes.paces,

@@ -3,6 +3,7 @@
 //! It needs no script. Whoever opens it is a stranger until their provider says who they are; the token that it gave is verified again with
 //! each request, and what they do is judged as if they had sent it with `mayfly approve` or `mayfly my`.
 
+mod begun;
 mod form;
 mod html;
 mod session;
@@ -25,10 +26,11 @@ use serde::Deserialize;
 use super::peer::Peer;
 use super::{https, status, told};
 use crate::acts::answer::{self, Says};
-use crate::acts::{Issuer, approvals, inspect, revoke, user};
+use crate::acts::{Issuer, approvals, inspect, revoke, user, webhook};
 use crate::caller::{Caller, Origin};
 use crate::denial::{Denial, Fault, Kind, No};
 use crate::judge::access::Action;
+use begun::Seals;
 use form::Form;
 use session::{Session, Sessions};
 use signing::Sites;
@@ -45,15 +47,16 @@ struct Served {
     origin: String,
     sessions: Sessions,
     sites: Sites,
+    seals: Seals,
 }
 
-/// The routes of the page, below the path of the issuer's URL.
-pub fn router(issuer: &Arc<Issuer>, about: &https::Issuer) -> Router {
+/// The routes of the page, below the path of the issuer's URL. Fails if the system gives no randomness.
+pub fn router(issuer: &Arc<Issuer>, about: &https::Issuer) -> Result<Router, Fault> {
     let base = format!("{}/me", about.path());
     let origin = about.url.strip_suffix(about.path()).unwrap_or(&about.url).to_owned();
-    let served =
-        Served { issuer: Arc::clone(issuer), base: base.clone(), origin, sessions: Sessions::default(), sites: Sites::default() };
-    Router::new()
+    let (sessions, sites, seals) = (Sessions::default(), Sites::default(), Seals::new()?);
+    let served = Served { issuer: Arc::clone(issuer), base: base.clone(), origin, sessions, sites, seals };
+    Ok(Router::new()
         .route(&base, get(home))
         .route(&format!("{base}/approvals/{{id}}"), get(approval).post(answered))
         .route(&format!("{base}/stop"), post(stopped))
@@ -62,15 +65,7 @@ pub fn router(issuer: &Arc<Issuer>, about: &https::Issuer) -> Router {
         .route(&format!("{base}/sign-out"), post(signed_out))
         .route(&format!("{base}/style.css"), get(style))
         .layer(map_response(html::guard))
-        .with_state(Arc::new(served))
-}
-
-/// The address of the page for one approval. `None` if nobody can sign in.
-pub fn address(issuer: &Issuer, id: [u8; 16]) -> Option<String> {
-    let rules = issuer.ledger.rules();
-    let served = rules.client_audience.as_ref()?;
-    issuer.providers.load().assertions.sign_ins().next()?;
-    Some(format!("{served}/me/approvals/{}", hex::encode(id)))
+        .with_state(Arc::new(served)))
 }
 
 /// Why a page is not shown.
@@ -176,9 +171,24 @@ async fn home(State(served): State<Arc<Served>>, Query(paged): Query<Paged>, req
     .await
 }
 
+#[derive(Deserialize)]
+struct Linked {
+    link: Option<String>,
+}
+
 /// One approval. T274: whoever may not see it hears that there is none.
-async fn approval(State(served): State<Arc<Served>>, Path(id): Path<String>, request: Request) -> Response {
+async fn approval(
+    State(served): State<Arc<Served>>,
+    Path(id): Path<String>,
+    Query(linked): Query<Linked>,
+    request: Request,
+) -> Response {
     answer("Page/Approval", &served, request, async |request| {
+        // T335: a link that was changed or has ended leads nowhere, also not to a provider.
+        if linked.link.is_some_and(|link| !webhook::is_link(&served.issuer, &id, &link)) {
+            let text = "This link is not from here, was changed, or has ended with its question.";
+            return Err(Refused::Told(StatusCode::FORBIDDEN, text));
+        }
         let wanted = approvals::id(&id).is_ok().then_some(&*id);
         let (session, caller) = served.person(request.headers(), Action::SeeApprovals, wanted).await?;
         let known = approvals::get(&served.issuer, &caller, &id)?;

@@ -87,6 +87,15 @@ impl Peer {
     }
 }
 
+/// The network of an address, for limits: the address itself in IPv4, and its first 64 bits in IPv6, because a host may have all
+/// addresses with these.
+pub fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(v6) => IpAddr::from((v6.to_bits() >> 64 << 64).to_be_bytes()),
+        v4 => v4,
+    }
+}
+
 /// The caller of a request. T21: without a peer, or without a certificate and a person's token, the caller is a stranger.
 ///
 /// `person` comes from the token that was verified when the headers were read. T241: together with a certificate, or on the

@@ -201,7 +201,10 @@ impl Translator<'_> {
     fn answered(&self, draft: &mut Draft, a: &Answered) {
         let answer = if a.approved { "approved" } else { "denied" };
         let (id, evidence) = (hex::encode(&a.id), hex::encode(&a.evidence));
-        draft.opening.target = format!("approval {id} {answer}, token sha256:{evidence}");
+        draft.opening.target = format!("approval {id} {answer}, {} sha256:{evidence}", evidence_of(a));
+        if !a.acr.is_empty() {
+            draft.opening.target.push_str(&format!(", acr {}", a.acr));
+        }
         let known = <[u8; 16]>::try_from(a.id.as_slice()).ok().and_then(|id| self.state.approval(&id));
         if let Some(approval) = known {
             self.agent(draft, approval.agent.as_bytes());
@@ -376,5 +379,14 @@ pub(super) fn follows(before: &Noted, record: &Noted) -> bool {
             minted.agent == admitted.agent && record.record.at == before.record.at
         }
         _ => false,
+    }
+}
+
+/// What the digest of an answer is of.
+fn evidence_of(a: &Answered) -> &'static str {
+    match (a.at_provider, a.approved) {
+        (false, _) => "token",
+        (true, true) => "asked at their provider, ID token",
+        (true, false) => "asked at their provider, request",
     }
 }

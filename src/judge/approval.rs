@@ -135,16 +135,25 @@ pub fn decide(own: &[ApprovalRule], above: &[&[ApprovalRule]], wanted: &Wanted) 
 
 /// Whether a user may answer the question of `agent`.
 pub fn may_answer(rules: &Rules, agent: &Agent, approval: &Approval, user: &User) -> bool {
-    let Some(class) = rules.classes.get(&agent.mandate.class) else { return false };
+    answerers(rules, agent, approval).contains(user)
+}
+
+/// The people who may answer the question of `agent`: the user for whom it acts, or those whom its class names.
+pub fn answerers(rules: &Rules, agent: &Agent, approval: &Approval) -> Vec<User> {
+    let Some(class) = rules.classes.get(&agent.mandate.class) else { return Vec::new() };
     let covers = |rule: &&ApprovalRule| {
         let scope = approval.scopes.iter().any(|scope| rule.what.is_scope(scope));
         (scope || approval.types.iter().any(|of| rule.what.is_action(of))) && rule.audiences.contains(&approval.audience)
     };
-    let Some(rule) = class.approve.iter().find(covers) else { return false };
+    let Some(rule) = class.approve.iter().find(covers) else { return Vec::new() };
     if rule.by.is_empty() {
-        return approval.user.as_ref() == Some(user);
+        return approval.user.iter().cloned().collect();
     }
-    rule.by.iter().any(|person| person.sub == user.sub && rules.issuers.get(&user.iss) == Some(&person.provider))
+    let named = |person: &Person| {
+        let (iss, _) = rules.issuers.iter().find(|(_, name)| **name == person.provider)?;
+        Some(User { iss: iss.clone(), sub: person.sub.clone() })
+    };
+    rule.by.iter().filter_map(named).collect()
 }
 
 /// Whether a caller may know of an approval of an agent.

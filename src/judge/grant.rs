@@ -37,6 +37,8 @@ pub enum Proof {
         signed_in_at: Option<u64>,
         /// The groups of the user, sorted.
         groups: Vec<String>,
+        /// The name of the user in a `login_hint`. `None` if it is no claim of theirs.
+        hint: Option<Box<str>>,
     },
     /// A token whose exact bytes were verified and recorded as a delegation before. The value is its SHA-256, as in
     /// `Token::proof`.
@@ -58,6 +60,7 @@ struct Fresh<'p> {
     acr: Option<&'p str>,
     signed_in_at: Option<u64>,
     groups: &'p [String],
+    hint: Option<&'p str>,
     jag: Option<&'p IdJag>,
 }
 
@@ -72,7 +75,7 @@ impl Proof {
 
     fn fresh(&self) -> Option<Fresh<'_>> {
         match self {
-            Proof::Token { user, proof, token, issued_at, ends_at, audience, acr, signed_in_at, groups } => Some(Fresh {
+            Proof::Token { user, proof, token, issued_at, ends_at, audience, acr, signed_in_at, groups, hint } => Some(Fresh {
                 user,
                 proof,
                 token,
@@ -82,6 +85,7 @@ impl Proof {
                 acr: acr.as_deref(),
                 signed_in_at: *signed_in_at,
                 groups,
+                hint: hint.as_deref(),
                 jag: None,
             }),
             Proof::IdJag(jag) => Some(Fresh {
@@ -94,6 +98,7 @@ impl Proof {
                 acr: jag.acr.as_deref(),
                 signed_in_at: jag.signed_in_at,
                 groups: &jag.groups,
+                hint: jag.hint.as_deref(),
                 jag: Some(jag),
             }),
             Proof::Recorded(_) | Proof::Delegation(_) => None,
@@ -156,7 +161,8 @@ impl Judgement<'_> {
                     acr: fresh.acr.unwrap_or_default().to_owned(),
                     signed_in_at: fresh.signed_in_at.unwrap_or(0),
                     groups: fresh.groups.to_vec(),
-                    once: fresh.jag.map(|jag| jag.once.to_vec()).unwrap_or_default(),
+                    hint: fresh.hint.unwrap_or_default().to_owned(),
+                    once: fresh.jag.map(|jag| jag.grant.once.to_vec()).unwrap_or_default(),
                     once_ends_at: fresh.jag.map_or(0, |jag| jag.ends_at),
                 };
                 let delegation = Delegation::recorded(self.view().revision() + 1, &body, self.view().salt())

@@ -4,6 +4,7 @@ use mayfly_verify::User;
 
 use super::action::{Action, all_within, read_actions};
 use super::{Check, Judgement};
+use crate::claims::Grant;
 use crate::denial::Denial;
 
 /// A verified ID-JAG.
@@ -27,26 +28,16 @@ pub struct IdJag {
     pub signed_in_at: Option<u64>,
     /// The groups of the user, sorted.
     pub groups: Vec<String>,
-    /// The client that it was issued to.
-    pub client: String,
-    /// The actor. `None` if it names none.
-    pub actor: Option<String>,
-    /// Identifies it for its single use.
-    pub once: [u8; 16],
-    /// Ceiling of scopes. `None` if it names none.
-    pub scopes: Option<Vec<String>>,
-    /// The resources that it is for. `None` if it names none.
-    pub resources: Option<Vec<String>>,
-    /// The actions that it is for, as a JSON array. `None` if it has none.
-    pub details: Option<String>,
-    /// Thumbprint of the key that its holder must prove. `None` if there is none.
-    pub key: Option<[u8; 32]>,
+    /// The name of the user in a `login_hint`. `None` if it is no claim, or is missing.
+    pub hint: Option<Box<str>>,
+    /// What it grants.
+    pub grant: Grant,
 }
 
 impl IdJag {
     /// Ceiling of scopes: its own, limited by that of the provider's configuration.
     pub(super) fn narrow(&self, configured: &Option<Vec<String>>) -> Option<Vec<String>> {
-        match (&self.scopes, configured) {
+        match (&self.grant.scopes, configured) {
             (Some(said), Some(most)) => Some(said.iter().filter(|scope| most.contains(scope)).cloned().collect()),
             (Some(said), None) => Some(said.clone()),
             (None, configured) => configured.clone(),
@@ -55,7 +46,8 @@ impl IdJag {
 
     /// Refuses an ID-JAG with resources, actions or a key. A delegation or a longer lease could not keep these limits.
     pub fn check_plain(&self) -> Result<(), Denial> {
-        if self.resources.is_none() && self.details.is_none() && self.key.is_none() {
+        let Grant { resources, details, key, .. } = &self.grant;
+        if resources.is_none() && details.is_none() && key.is_none() {
             return Ok(());
         }
         let message = "this ID-JAG is for one resource, for actions or for the holder of a key: exchange it for an access token, or bring \
@@ -66,7 +58,7 @@ impl IdJag {
     /// Checks that it is for this audience.
     pub fn check_target(&self, audience: &str) -> Result<(), Denial> {
         let same = |resource: &String| resource.trim_end_matches('/') == audience.trim_end_matches('/');
-        if self.resources.as_ref().is_none_or(|resources| resources.iter().any(same)) {
+        if self.grant.resources.as_ref().is_none_or(|resources| resources.iter().any(same)) {
             return Ok(());
         }
         let message = format!("the ID-JAG is for other resources than `{audience}`");
@@ -84,7 +76,7 @@ impl Judgement<'_> {
             return Err(Denial::denied("USER_TOKEN_AUDIENCE", message));
         }
         // T246: the names must include the client that it was issued to, and the actor that it names.
-        let (client, actor) = (&jag.client, jag.actor.as_ref().unwrap_or(&jag.client));
+        let (client, actor) = (&jag.grant.client, jag.grant.actor.as_ref().unwrap_or(&jag.grant.client));
         if !names.contains(client) || !names.contains(actor) {
             let message = "the `client_id` or `act` of the ID-JAG names neither the caller nor anybody it acts for";
             return Err(Denial::denied("USER_TOKEN_CLIENT", message));
@@ -95,7 +87,7 @@ impl Judgement<'_> {
     /// Checks that it was not used before. The use is recorded together with the act that uses it.
     pub fn check_once(&self, jag: &IdJag) -> Result<(), Denial> {
         self.checking(Check::Grant);
-        if self.view().assertion_used(&jag.once) {
+        if self.view().assertion_used(&jag.grant.once) {
             let message = "this ID-JAG was used before: get another, or use the delegation that it made";
             return Err(Denial::denied("USER_TOKEN_USED", message));
         }
@@ -104,7 +96,7 @@ impl Judgement<'_> {
 
     /// Checks that these actions are within those of an ID-JAG.
     pub fn check_actions(&self, jag: &IdJag, actions: &[Action]) -> Result<(), Denial> {
-        let said = jag.details.as_deref().unwrap_or_default();
+        let said = jag.grant.details.as_deref().unwrap_or_default();
         let within = read_actions(&self.rules().actions, said).is_ok_and(|said| all_within(actions, &said));
         if (said.is_empty() && actions.is_empty()) || (within && !actions.is_empty()) {
             return Ok(());

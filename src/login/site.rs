@@ -12,7 +12,7 @@ const KNOWN: Duration = Duration::from_secs(300);
 /// For how long a provider that could not be reached is not asked again.
 const FAILED: Duration = Duration::from_secs(3);
 
-/// A provider at which people sign in for a page.
+/// A provider with a client of ours, at which people sign in for a page or are asked.
 pub struct Site {
     provider: Provider,
     // The last discovery, and when it was. Held while the provider is asked, so that many strangers cause one request.
@@ -32,7 +32,7 @@ pub struct Begun {
 }
 
 impl Site {
-    /// Signs people in at this provider. It opens no connection.
+    /// A client at this provider. It opens no connection.
     pub fn new(provider: Provider) -> Site {
         Site { provider, last: Mutex::new(None) }
     }
@@ -58,7 +58,7 @@ impl Site {
         Ok(found.wanted(granted, Some(nonce))?.token)
     }
 
-    async fn found(&self) -> Result<Found<'_>, LoginError> {
+    pub(super) async fn found(&self) -> Result<Found<'_>, LoginError> {
         let mut last = self.last.lock().await;
         let fresh = last.as_ref().filter(|(at, found)| at.elapsed() < if found.is_ok() { KNOWN } else { FAILED });
         let discovered = match fresh {

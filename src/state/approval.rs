@@ -64,6 +64,8 @@ pub struct Answer {
     pub by: User,
     /// SHA-256 of the token by which they proved themselves.
     pub evidence: [u8; 32],
+    /// How they signed in (`acr`), where their provider asked them and said so.
+    pub acr: Option<Box<str>>,
     /// Unix microseconds.
     pub at: u64,
     /// Revision of its record.
@@ -197,7 +199,8 @@ impl State {
         };
         let by = User { iss: by.iss.clone(), sub: by.sub.clone() };
         let narrowed = a.narrowed.as_ref().map(|n| Narrowed { details: n.details.clone(), scopes: n.scopes.clone() });
-        approval.answer = Some(Answer { approved: a.approved, by, evidence, at, revision, narrowed });
+        let acr = Some(a.acr.as_str()).filter(|acr| !acr.is_empty()).map(Box::from);
+        approval.answer = Some(Answer { approved: a.approved, by, evidence, acr, at, revision, narrowed });
         if a.approved {
             approval.ends_at = a.ends_at;
         }

@@ -26,6 +26,8 @@ pub struct Delegation {
     pub signed_in_at: Option<u64>,
     /// The groups of the user, sorted, as their provider named them.
     pub groups: Box<[String]>,
+    /// The name by which the provider knows the user in a `login_hint`. `None` if it is no claim of their tokens.
+    pub hint: Option<Box<str>>,
     /// Unix microseconds.
     pub ends_at: u64,
     /// Revision of its record.
@@ -55,6 +57,7 @@ impl Delegation {
             acr: Some(d.acr.as_str()).filter(|acr| !acr.is_empty()).map(Box::from),
             signed_in_at: Some(d.signed_in_at).filter(|at| *at > 0),
             groups: d.groups.clone().into_boxed_slice(),
+            hint: Some(d.hint.as_str()).filter(|hint| !hint.is_empty()).map(Box::from),
             ends_at: d.ends_at,
             revision,
         })

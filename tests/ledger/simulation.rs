@@ -186,6 +186,7 @@ impl Simulation {
             acr: None,
             signed_in_at: None,
             groups: Vec::new(),
+            hint: None,
         };
         self.proofs.insert(user.to_owned(), (ends_at, proof.clone()));
         proof

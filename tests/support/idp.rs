@@ -8,12 +8,12 @@
     reason = "each test file uses what it needs"
 )]
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::{KeyPair as RsaKeyPair, KeySize};
@@ -39,11 +39,36 @@ pub struct Answer {
     back: String,
 }
 
+/// What the provider says to a poll for the answer of a person whom it asked (CIBA).
+#[derive(Clone, Debug)]
+pub enum Says {
+    /// An error code.
+    Error(&'static str),
+    /// An ID token with these claims, over those of an answer of `alice`.
+    Agrees(Value),
+    /// No HTTP answer that a client could read.
+    Garbage,
+}
+
+/// A person whom the provider was to ask.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    pub form: HashMap<String, String>,
+    pub at: Instant,
+    /// When the client polled.
+    pub polls: Vec<Instant>,
+}
+
 #[derive(Default)]
 struct State {
+    people: Vec<Asked>,
+    /// What it says to the next polls, and then that nobody has answered.
+    said: VecDeque<Says>,
+    acknowledges: Option<(u16, Value)>,
     codes: HashMap<String, Answer>,
     refreshing: HashMap<String, String>,
     refreshed: usize,
+    asked: usize,
     made: usize,
     lives: u64,
     ago: u64,
@@ -147,6 +172,11 @@ impl Idp {
         self.state.lock().unwrap().refreshed
     }
 
+    /// How often its token endpoint was asked for anything.
+    pub fn asked(&self) -> usize {
+        self.state.lock().unwrap().asked
+    }
+
     /// The secret that every client needs from now on. `None` means that all are public.
     pub fn needs_secret(&self, secret: Option<&str>) {
         self.state.lock().unwrap().secret = secret.map(str::to_owned);
@@ -170,6 +200,21 @@ impl Idp {
     /// How many questions about a device come before the person agrees.
     pub fn device_waits(&self, times: usize) {
         self.state.lock().unwrap().waits = times;
+    }
+
+    /// What it says to the next polls about people whom it asked.
+    pub fn will_say(&self, said: impl IntoIterator<Item = Says>) {
+        self.state.lock().unwrap().said.extend(said);
+    }
+
+    /// How it acknowledges that it asks somebody. `None` is the usual answer.
+    pub fn acknowledges(&self, answer: Option<(u16, Value)>) {
+        self.state.lock().unwrap().acknowledges = answer;
+    }
+
+    /// The people whom it was to ask.
+    pub fn people(&self) -> Vec<Asked> {
+        self.state.lock().unwrap().people.clone()
     }
 
     pub fn device_refuses(&self) {
@@ -206,7 +251,7 @@ impl Serving {
             form.extend(both);
         }
         let head = text.to_lowercase();
-        let asks_as_client = matches!(head.split(' ').nth(1), Some("/token" | "/device" | "/revoke"));
+        let asks_as_client = matches!(head.split(' ').nth(1), Some("/token" | "/device" | "/revoke" | "/ciba"));
         let stranger = asks_as_client && form.get("client_secret") != self.state.lock().unwrap().secret.as_ref();
         let (status, answer) = match head.split(' ').nth(1).unwrap_or_default() {
             _ if stranger => (401, json!({ "error": "invalid_client" }).to_string()),
@@ -222,6 +267,7 @@ impl Serving {
             "/jwks" => (200, self.jwks()),
             "/token" => self.token(&form),
             "/device" => (200, self.device()),
+            "/ciba" => self.asks(form),
             _ => (404, json!({}).to_string()),
         };
         let head = format!("HTTP/1.1 {status} X\r\ncontent-type: application/json\r\nconnection: close");
@@ -239,6 +285,8 @@ impl Serving {
             "device_authorization_endpoint": format!("{url}/device"),
             "revocation_endpoint": format!("{url}/revoke"),
             "jwks_uri": format!("{url}/jwks"),
+            "backchannel_authentication_endpoint": format!("{url}/ciba"),
+            "authorization_details_types_supported": ["payment"],
             "scopes_supported": ["openid", "offline_access"],
             "authorization_response_iss_parameter_supported": true,
         });
@@ -270,10 +318,44 @@ impl Serving {
         .to_string()
     }
 
+    /// Keeps the request. Its id says which one it is.
+    fn asks(&self, form: HashMap<String, String>) -> (u16, String) {
+        let mut state = self.state.lock().unwrap();
+        state.people.push(Asked { form, at: Instant::now(), polls: Vec::new() });
+        let usual = json!({ "auth_req_id": format!("req-{}", state.people.len() - 1), "expires_in": 120, "interval": 1 });
+        let (status, answer) = state.acknowledges.clone().unwrap_or((200, usual));
+        (status, answer.to_string())
+    }
+
+    fn answer(&self, form: &HashMap<String, String>) -> (u16, String) {
+        let mut state = self.state.lock().unwrap();
+        let at = form["auth_req_id"].strip_prefix("req-").unwrap().parse::<usize>().unwrap();
+        state.people[at].polls.push(Instant::now());
+        let client = state.people[at].form["client_id"].clone();
+        match state.said.pop_front().unwrap_or(Says::Error("authorization_pending")) {
+            Says::Error(error) => (400, json!({ "error": error }).to_string()),
+            Says::Garbage => (500, "<html>".into()),
+            Says::Agrees(claims) => {
+                let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+                let mut all = json!({
+                    "iss": self.url, "sub": "alice", "aud": client, "iat": now, "exp": now + 600, "acr": "urn:test:phone",
+                });
+                for (name, value) in claims.as_object().unwrap() {
+                    all[name] = value.clone();
+                }
+                (200, json!({ "access_token": "x", "token_type": "Bearer", "id_token": self.sign(&all) }).to_string())
+            }
+        }
+    }
+
     fn token(&self, form: &HashMap<String, String>) -> (u16, String) {
+        if form.get("grant_type").is_some_and(|grant| grant == "urn:openid:params:grant-type:ciba") {
+            return self.answer(form);
+        }
         let of = |name: &str| form.get(name).map(String::as_str).unwrap_or_default();
         let refused = |error: &str| (400, json!({ "error": error }).to_string());
         let mut state = self.state.lock().unwrap();
+        state.asked += 1;
         let (client, audience, nonce) = match of("grant_type") {
             "authorization_code" => {
                 let Some(answer) = state.codes.remove(of("code")) else { return refused("invalid_grant") };

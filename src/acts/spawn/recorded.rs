@@ -66,18 +66,20 @@ impl AskedSpawn {
         }
         let asked = &request.asked;
         let token = match proof {
-            Some(Proof::Token { user, proof, token, issued_at, ends_at, audience, acr, signed_in_at, groups }) => Some(Token {
-                iss: user.iss.clone(),
-                sub: user.sub.clone(),
-                proof: hex::encode(proof),
-                token: hex::encode(token),
-                issued_at: *issued_at,
-                ends_at: *ends_at,
-                audience: audience.clone(),
-                acr: acr.clone(),
-                signed_in_at: *signed_in_at,
-                groups: groups.clone(),
-            }),
+            Some(Proof::Token { user, proof, token, issued_at, ends_at, audience, acr, signed_in_at, groups, .. }) => {
+                Some(Token {
+                    iss: user.iss.clone(),
+                    sub: user.sub.clone(),
+                    proof: hex::encode(proof),
+                    token: hex::encode(token),
+                    issued_at: *issued_at,
+                    ends_at: *ends_at,
+                    audience: audience.clone(),
+                    acr: acr.clone(),
+                    signed_in_at: *signed_in_at,
+                    groups: groups.clone(),
+                })
+            }
             _ => None,
         };
         Some(AskedSpawn {
@@ -121,6 +123,8 @@ impl AskedSpawn {
                 acr: token.acr.clone(),
                 signed_in_at: token.signed_in_at,
                 groups: token.groups.clone(),
+                // Decides nothing.
+                hint: None,
             }),
             (None, None, None) => None,
             _ => return None,

@@ -1,5 +1,7 @@
 //! The cache of keys: how old keys may become, and how often a provider is asked.
 
+use std::path::PathBuf;
+
 use super::*;
 
 async fn verify(assertions: &Assertions, token: &str, now: u64) -> Result<(), Refusal> {

@@ -1,7 +1,7 @@
 //! How an approval is printed.
 
 use mayfly_agent::api::v1;
-use mayfly_verify::approval::Shown;
+use mayfly_verify::approval::{Shown, binding_code};
 use serde_json::{Value, json};
 
 use super::{optional_timestamp, timestamp};
@@ -22,6 +22,7 @@ pub(in crate::cli) fn object(approval: &v1::Approval) -> Value {
         "scopes": approval.scopes,
         "reason": approval.reason,
         "digest": approval.digest,
+        "binding_code": code(approval),
         "asked_at": timestamp(approval.asked_at.as_ref()),
         "expires_at": timestamp(approval.expires_at.as_ref()),
         "uses": approval.uses,
@@ -51,6 +52,12 @@ pub(in crate::cli) fn digest(approval: &v1::Approval) -> Option<String> {
         lasts: approval.lasts_seconds,
     };
     shown.digest().map(hex::encode)
+}
+
+/// The code that a provider shows the person whom it asks. `None` if the digest cannot be read.
+fn code(approval: &v1::Approval) -> Option<String> {
+    let mut digest = [0; 32];
+    hex::decode_to_slice(&approval.digest, &mut digest).ok().map(|()| binding_code(&digest))
 }
 
 /// The text for an agent that has asked for an approval.

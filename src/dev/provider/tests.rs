@@ -29,6 +29,7 @@ fn settings(issuer: &str, ca_file: &Path) -> IssuerSettings {
         revokes: false,
         user: false,
         sign_in: false,
+        asks: None,
         operates: false,
         id_jag: false,
     };

@@ -3,7 +3,6 @@
 use mayfly_agent::api::v1;
 use tonic::{Request, Response, Status};
 
-use super::super::page;
 use super::message::{timestamp, user_message};
 use super::server::approvals_server::Approvals;
 use super::{Door, methods};
@@ -133,6 +132,6 @@ pub(super) fn message(issuer: &Issuer, known: &Known) -> v1::Approval {
             .as_ref()
             .and_then(|answer| answer.narrowed.as_ref())
             .map(|narrowed| v1::Narrowed { authorization_details: narrowed.details.clone(), scopes: narrowed.scopes.clone() }),
-        page: page::address(issuer, approval.id).unwrap_or_default(),
+        page: approvals::page(issuer, approval.id).unwrap_or_default(),
     }
 }

@@ -102,7 +102,7 @@ pub(super) fn kept(name: &str, value: &str, seconds: u64) -> String {
 }
 
 /// 256 bits of randomness, as text.
-fn random() -> Option<String> {
+pub(super) fn random() -> Option<String> {
     let mut bytes = [0u8; 32];
     aws_lc_rs::rand::fill(&mut bytes).ok()?;
     Some(URL_SAFE_NO_PAD.encode(bytes))

@@ -1,5 +1,6 @@
 //! What the page says of approvals and agents.
 
+use mayfly_verify::approval::binding_code;
 use serde_json::{Map, Value};
 
 use super::form::{actions, can_shrink};
@@ -81,6 +82,8 @@ pub(super) fn approval(served: &Served, session: &Session, known: &Known) -> Str
         approval.lasts
     );
     row("How often", &terms);
+    // What their own provider shows them, if it asks them too.
+    row("Code", &text(&binding_code(&approval.digest)));
     row("Asked", &time(approval.asked_at / SECOND));
     row(if *status == Status::Pending { "Answer until" } else { "Until" }, &time(approval.ends_at / SECOND));
     let state = match status {

@@ -1,6 +1,8 @@
 //! How people sign in at the page: at their provider, as `mayfly login` does, and back to an address of the issuer.
 
+use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::{Query, Request, State};
 use axum::http::header::{HeaderValue, SET_COOKIE};
@@ -8,23 +10,36 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use parking_lot::Mutex;
 use serde::Deserialize;
+use tokio::sync::Semaphore;
 
+use super::begun::{self, Begun};
 use super::session::{LIFE, SIGN_IN, cookie, kept};
 use super::{Refused, Served, answer, html, see_other};
 use crate::acts::{approvals, user};
+use crate::denial::{Denial, Kind};
+use crate::doors::peer::{Peer, network};
 use crate::judge::access::Action;
 use crate::login::Provider;
 use crate::login::code::Answer;
 use crate::login::site::Site;
 
-/// How long a sign-in may take, in seconds.
-const SIGNING_IN: u64 = 600;
+/// Codes that are redeemed at providers at once.
+const AT_ONCE: usize = 16;
+/// How long one more waits for its turn.
+const TURN: Duration = Duration::from_secs(5);
 
 /// The providers at which people sign in, each with what is known of it.
-#[derive(Default)]
 pub(super) struct Sites {
     // Guards the sites that were used, by the name of their provider. Held for one look-up.
     used: Mutex<Vec<(String, Arc<Site>)>>,
+    // T330: strangers who have really begun sign-ins cause a bounded number of requests to a provider.
+    turns: Semaphore,
+}
+
+impl Default for Sites {
+    fn default() -> Sites {
+        Sites { used: Mutex::default(), turns: Semaphore::new(AT_ONCE) }
+    }
 }
 
 impl Sites {
@@ -85,9 +100,10 @@ pub(super) async fn sign_in(State(served): State<Arc<Served>>, Query(wanted): Qu
             return Ok(html::page(StatusCode::OK, &served.base, "Sign in", None, &body));
         };
         let begun = site.begin(&served.back()).await.map_err(|e| unreachable(name, &e))?;
-        let value = format!("{}:{}:{}:{name}:{approval}", begun.state, begun.nonce, begun.verifier);
         let mut response = see_other(&begun.page);
-        set(&mut response, &kept(SIGN_IN, &value, SIGNING_IN));
+        let (state, nonce, verifier) = (begun.state, begun.nonce, begun.verifier);
+        let begun = Begun { state, nonce, verifier, provider: name.clone(), approval };
+        set(&mut response, &kept(SIGN_IN, &served.seals.seal(&begun, served.issuer.clock.seconds()), begun::LIFE));
         Ok(response)
     })
     .await
@@ -97,16 +113,20 @@ pub(super) async fn sign_in(State(served): State<Arc<Served>>, Query(wanted): Qu
 pub(super) async fn signed_in(State(served): State<Arc<Served>>, Query(answered): Query<Answer>, request: Request) -> Response {
     answer("Page/SignedIn", &served, request, async |request| {
         let headers = request.headers();
-        // 1. The sign-in that this browser began, and no other (T243).
-        let begun = cookie(headers, SIGN_IN).map(|value| value.split(':').collect::<Vec<_>>());
-        let Some([state, nonce, verifier, name, approval]) = begun.as_deref() else { return Err(no_sign_in()) };
-        if state.is_empty() || !answered.is_to(state) {
+        // 1. The sign-in that this browser began here, and no other (T243). It is answered once.
+        let cookie = cookie(headers, SIGN_IN).ok_or_else(no_sign_in)?;
+        let now = served.issuer.clock.seconds();
+        let begun = served.seals.open(cookie, now).filter(|begun| answered.is_to(&begun.state)).ok_or_else(no_sign_in)?;
+        let sites = served.sites.all(&served.issuer);
+        let (name, site) = sites.iter().find(|(known, _)| *known == begun.provider).ok_or_else(no_sign_in)?;
+        // ORDER: before the provider is asked for anything (T330).
+        if !served.seals.answer(cookie, from(&request), now)? {
             return Err(no_sign_in());
         }
-        let sites = served.sites.all(&served.issuer);
-        let (_, site) = sites.iter().find(|(known, _)| known == name).ok_or_else(no_sign_in)?;
         // 2. The token, which is verified as whatever comes from outside.
-        let token = site.finish(&served.back(), answered, nonce, verifier).await.map_err(|e| unreachable(name, &e))?;
+        let _turn = tokio::time::timeout(TURN, served.sites.turns.acquire()).await.map_err(|_| busy())?;
+        let token = site.finish(&served.back(), answered, &begun.nonce, &begun.verifier).await;
+        let token = token.map_err(|e| unreachable(name, &e))?;
         let caller = user::themself(&served.issuer, &token, Action::SeeApprovals).await?;
         let caller = served.may(Action::SeeApprovals, caller)?;
         let crate::caller::Caller::User { user, .. } = &caller else { return Err(no_sign_in()) };
@@ -114,8 +134,8 @@ pub(super) async fn signed_in(State(served): State<Arc<Served>>, Query(answered)
         served.sessions.end(headers);
         let session = served.sessions.begin(&token, user, served.issuer.clock.seconds());
         let session = session.ok_or_else(|| crate::denial::Fault::new("session", "the system gave no randomness"))?;
-        let to = match approvals::id(approval) {
-            Ok(_) => format!("{}/approvals/{approval}", served.base),
+        let to = match approvals::id(&begun.approval) {
+            Ok(_) => format!("{}/approvals/{}", served.base, begun.approval),
             Err(_) => served.base.clone(),
         };
         let mut response = see_other(&to);
@@ -141,6 +161,16 @@ pub(super) fn set(response: &mut Response, cookie: &str) {
     if let Ok(value) = HeaderValue::from_str(cookie) {
         response.headers_mut().append(SET_COOKIE, value);
     }
+}
+
+/// The network of a browser.
+fn from(request: &Request) -> Option<IpAddr> {
+    let Some(Peer::Tls(connection)) = request.extensions().get::<Peer>() else { return None };
+    connection.address.map(network)
+}
+
+fn busy() -> Denial {
+    Denial::new(Kind::Exhausted, "BUSY", "too many people sign in at once: open the page again in a moment")
 }
 
 fn no_sign_in() -> Refused {

@@ -170,7 +170,7 @@ impl Case {
                 Some(ceiling) => (user.clone(), ceiling.scopes.clone(), ceiling.workloads.clone()),
                 None => (user.clone(), None, by()),
             },
-            Some(Proof::IdJag(jag)) => (jag.user.clone(), jag.scopes.clone(), by()),
+            Some(Proof::IdJag(jag)) => (jag.user.clone(), jag.grant.scopes.clone(), by()),
             _ => match &self.known {
                 Some(known) => (known.user.clone(), known.scopes.clone(), by()),
                 None if *change == Change::UserToken => (self.somebody(), None, by()),
@@ -197,7 +197,8 @@ impl Case {
             _ => (None, Some(issued_at), Vec::new()),
         };
         let (proof, token) = ([0xff; 32], [0xff; 32]);
-        self.act.proof = Some(Proof::Token { user, proof, token, issued_at, ends_at, audience, acr, signed_in_at, groups });
+        self.act.proof =
+            Some(Proof::Token { user, proof, token, issued_at, ends_at, audience, acr, signed_in_at, groups, hint: None });
     }
 
     /// An unknown user of a configured provider.
@@ -230,7 +231,9 @@ impl Case {
     pub fn granted(&self) -> Option<&[String]> {
         match &self.act.proof {
             Some(Proof::Token { .. }) => self.ceiling().and_then(|ceiling| ceiling.scopes.as_deref()),
-            Some(Proof::IdJag(jag)) => jag.scopes.as_deref().or(self.ceiling().and_then(|ceiling| ceiling.scopes.as_deref())),
+            Some(Proof::IdJag(jag)) => {
+                jag.grant.scopes.as_deref().or(self.ceiling().and_then(|ceiling| ceiling.scopes.as_deref()))
+            }
             Some(_) => self.known.as_ref().and_then(|known| known.scopes.as_deref()),
             None => None,
         }

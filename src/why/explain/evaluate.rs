@@ -302,6 +302,7 @@ fn of_user(
             acr: question.acr.clone(),
             signed_in_at: Some(now),
             groups: question.groups.clone(),
+            hint: None,
         };
         let answer = of_spawn(issuer, state, rules, (workload, Some(proof)), class)?;
         if answer.allowed {
