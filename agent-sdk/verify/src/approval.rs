@@ -62,7 +62,7 @@ pub fn binding_code(digest: &[u8; 32]) -> String {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::unusual_byte_groupings, reason = "tests")]
+    #![expect(clippy::unwrap_used, clippy::unusual_byte_groupings, reason = "tests")]
     use super::*;
 
     #[test]

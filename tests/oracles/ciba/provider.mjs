@@ -4,7 +4,7 @@ import { appendFileSync, readFileSync, writeFileSync } from 'node:fs';
 import { createServer as plain } from 'node:http';
 import { createServer } from 'node:https';
 
-import Provider from 'oidc-provider';
+import Provider, { errors } from 'oidc-provider';
 import { Webhook } from 'standardwebhooks';
 
 const [port, hooks] = process.argv.slice(2).map(Number);
@@ -42,7 +42,7 @@ const provider = new Provider(issuer, {
         appendFileSync('phone.log', `${JSON.stringify({ account: account.accountId, message })}\n`);
         setTimeout(async () => {
           const answer = readFileSync('answer', 'utf8').trim();
-          if (answer === 'no') return provider.backchannelResult(request, 'access_denied').catch(console.error);
+          if (answer === 'no') return provider.backchannelResult(request, new errors.AccessDenied('not me')).catch(console.error);
           const grant = new provider.Grant({ accountId: answer, clientId: request.clientId });
           grant.addOIDCScope('openid');
           await grant.save();
