@@ -334,8 +334,8 @@ mod tests {
     /// It is copied several times on its way through the layers of a request.
     #[test]
     fn a_request_is_small_until_it_brings_a_token() {
-        let (exchange, prove) = (size(super::exchange), size(|issuer, _, _| user::prove(issuer, "")));
-        eprintln!("an exchange is {exchange} bytes, the verification of a user's token {prove}");
-        assert!(exchange < 4096, "{exchange}");
+        let (exchanging, prove) = (size(exchange), size(|issuer, _, _| user::prove(issuer, "")));
+        eprintln!("an exchange is {exchanging} bytes, the verification of a user's token {prove}");
+        assert!(exchanging < 4096, "{exchanging}");
     }
 }

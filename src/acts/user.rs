@@ -27,7 +27,7 @@ pub(super) async fn prove(issuer: &Issuer, token: &str) -> Result<Proof, Denial>
     let (user, proof, token) = (delegator.user().clone(), *delegator.proof(), digest);
     let (issued_at, ends_at, audience) = (delegator.issued_at(), delegator.expires_at(), delegator.audience().to_owned());
     let (acr, signed_in_at, groups) = (delegator.acr().map(str::to_owned), delegator.signed_in_at(), delegator.groups().to_vec());
-    let hint = delegator.hint().map(str::to_owned);
+    let hint = delegator.hint().map(Box::from);
     Ok(match delegator.id_jag().cloned() {
         None => Proof::Token { user, proof, token, issued_at, ends_at, audience, acr, signed_in_at, groups, hint },
         Some(grant) => Proof::IdJag(Box::new(IdJag {

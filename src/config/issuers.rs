@@ -74,7 +74,7 @@ fn read_audience(a: &mut Reader, known: &Known<'_>) -> Option<AudienceSettings> 
     let secret_file = a.optional("secret_file", |s| Ok(PathBuf::from(s)));
     match (ciba, &secret_file) {
         (true, None) => {
-            a.fault("secret_file", "a client that asks people has a secret: name the file, which only its owner may read")
+            a.fault("secret_file", "a client that asks people has a secret: name the file, which only its owner may read");
         }
         (false, Some(_)) => a.fault("secret_file", "only a client with `ciba = true` has a secret here"),
         _ => {}

@@ -38,7 +38,7 @@ pub enum Proof {
         /// The groups of the user, sorted.
         groups: Vec<String>,
         /// The name of the user in a `login_hint`. `None` if it is no claim of theirs.
-        hint: Option<String>,
+        hint: Option<Box<str>>,
     },
     /// A token whose exact bytes were verified and recorded as a delegation before. The value is its SHA-256, as in
     /// `Token::proof`.

@@ -29,7 +29,7 @@ pub struct IdJag {
     /// The groups of the user, sorted.
     pub groups: Vec<String>,
     /// The name of the user in a `login_hint`. `None` if it is no claim, or is missing.
-    pub hint: Option<String>,
+    pub hint: Option<Box<str>>,
     /// What it grants.
     pub grant: Grant,
 }
