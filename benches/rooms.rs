@@ -391,6 +391,7 @@ fn spawn(n: u64) -> Ask {
         acr: None,
         signed_in_at: None,
         groups: Vec::new(),
+        hint: None,
     };
     let spawn = Spawn {
         class: "researcher".parse().unwrap(),

@@ -148,6 +148,7 @@ fn proof(dice: &mut Dice, rules: &mut Rules) -> Option<Proof> {
             acr: None,
             signed_in_at: None,
             groups: Vec::new(),
+            hint: None,
         }),
     }
 }
