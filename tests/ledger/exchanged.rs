@@ -206,7 +206,7 @@ impl Lineage {
                 Says::Part { shown, details: canonical(&actions), scopes: vec![] }
             }
         };
-        let answer = Answer { id: asked.id, says, evidence: [3; 32] };
+        let answer = Answer { id: asked.id, says, evidence: [3; 32], at_provider: None };
         let caller = Caller::User { user: by.clone(), issued_at: self.house.seconds(), only_revokes: false };
         if let Ok(Outcome::Approval(answered)) = self.house.ask(caller, Proposal::Answer(answer)) {
             assert_eq!(by, self.user(n), "nobody else answers");
