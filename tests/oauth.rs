@@ -11,6 +11,8 @@ mod bound;
 mod id_jag;
 #[path = "oauth/profiles.rs"]
 mod profiles;
+#[path = "oauth/races.rs"]
+mod races;
 
 use jsonwebtoken::jwk::JwkSet;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};

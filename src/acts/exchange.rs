@@ -98,14 +98,15 @@ pub async fn exchange(issuer: &Issuer, caller: Caller, asked: Asked) -> Result<(
         _ => return Err(only_agents().into()),
     };
     // 1. Evidence: the tokens are verified here. Whether they still count is judged by the writer, in the order of the journal.
+    // Boxed: most requests bring no token, and their future would be as large as the verification of one.
     if !actor_token.is_empty() {
-        evidence::actor(issuer, &actor_token, &id).await?;
+        Box::pin(evidence::actor(issuer, &actor_token, &id)).await?;
     }
     let presented = match subject_token.as_str() {
         "" => Presented::Nothing,
-        token if evidence::is_ours(issuer, token) => evidence::ours(issuer, token, &id, &proved).await?,
+        token if evidence::is_ours(issuer, token) => Box::pin(evidence::ours(issuer, token, &id, &proved)).await?,
         token => {
-            let proof = user::prove(issuer, token).await?;
+            let proof = Box::pin(user::prove(issuer, token)).await?;
             evidence::may_act(issuer, token, &id)?;
             // A request without actions asks for all actions of the ID-JAG.
             if let (Some(details), true) = (proof.id_jag().and_then(|jag| jag.grant.details.as_ref()), actions.is_empty()) {
@@ -320,4 +321,21 @@ pub fn is_id_jag(token: &str) -> bool {
 
 fn only_agents() -> Denial {
     Denial::denied("ROLE_NOT_ALLOWED", "only agents get access tokens")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size<'i, F: Future>(_: fn(&'i Issuer, Caller, Asked) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// It is copied several times on its way through the layers of a request.
+    #[test]
+    fn a_request_is_small_until_it_brings_a_token() {
+        let (exchanging, prove) = (size(exchange), size(|issuer, _, _| user::prove(issuer, "")));
+        eprintln!("an exchange is {exchanging} bytes, the verification of a user's token {prove}");
+        assert!(exchanging < 4096, "{exchanging}");
+    }
 }

@@ -137,6 +137,14 @@ async fn t192_a_subject_token_that_is_wrong_in_one_thing_is_refused() {
         let answer = exchange(&house, "c1", &corp.token(typ, &claims), &[]).await;
         assert_eq!(error(&answer), (400, "invalid_request"), "{what}: {answer:?}");
     }
+    // keycloak #51306: the token lets the actor act whose proof comes along, and somebody else asks; and the other way round.
+    let child = house.dev.json("spawn --as c1 --class worker --out w1")["agent_id"].as_str().unwrap().to_owned();
+    for named in [&child, &c1] {
+        let (token, proof) = (corp.token("JWT", &json!({ "may_act": { "sub": named } })), house.assertion("w1"));
+        let more = [("actor_token", proof.as_str()), ("actor_token_type", super::JWT)];
+        let answer = exchange(&house, "c1", &token, &more).await;
+        assert_eq!(error(&answer), (400, "invalid_request"), "{named}: {answer:?}");
+    }
     // Another key under the provider's name; and who is right for one agent is not for another.
     let forger = Provider { url: corp.url.clone(), key: Key::new() };
     assert_eq!(error(&exchange(&house, "c1", &forger.token("JWT", &json!({})), &[]).await), (400, "invalid_request"));
