@@ -171,7 +171,7 @@ fn decide() {
 fn policies(classes: usize) -> Arc<Policies> {
     let actions = if classes == 1 { "action" } else { "action == Action::\"spawn\"" };
     let one = |n: usize| {
-        let class = if n % classes == 0 { "researcher".to_owned() } else { format!("class{}", n % classes) };
+        let class = if n.is_multiple_of(classes) { "researcher".to_owned() } else { format!("class{}", n % classes) };
         let about = if classes == 1 { "resource".to_owned() } else { format!("resource == Class::\"{class}\"") };
         let when = format!("context.scopes.contains(Scope::\"s{n}:read\") && (context.time.hour < 5 || context.depth > 3)");
         format!("@id(\"p{n}\") @owner(\"o\") @reason(\"r\") forbid(principal, {actions}, {about}) when {{ {when} }};\n")
@@ -202,7 +202,7 @@ fn mint(classes: Option<usize>, retried: bool) {
         opened: world.state.revision,
         authority: b"x509".to_vec(),
     };
-    let request = retried.then(|| RequestId { key: [7; 32], digest: [8; 32] });
+    let request = retried.then_some(RequestId { key: [7; 32], digest: [8; 32] });
     let proposal = Proposal::Mint { audiences: vec!["https://search.example".into()], request, for_agent: None };
     let ask = Ask { caller, proposal };
     if retried {

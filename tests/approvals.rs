@@ -1,5 +1,5 @@
 //! Approvals: an agent asks, a person answers, and exactly what was approved is used, once.
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+#![expect(clippy::panic, clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
 mod support;
 

@@ -157,7 +157,7 @@ async fn t335_a_link_counts_for_one_question_until_its_end_and_shows_nothing_to_
     // Another question, another end, another signature: nobody is sent anywhere by it.
     let (until, tag) = proof.split_once('.').unwrap();
     let later = until.parse::<u64>().unwrap() + 1;
-    let unknown = format!("{}{}", page.rsplit_once('/').unwrap().0, format!("/{}", "0".repeat(32)));
+    let unknown = format!("{}/{}", page.rsplit_once('/').unwrap().0, "0".repeat(32));
     let other = second.split_once("?link=").unwrap().0;
     let mut answers = Vec::new();
     for bad in [

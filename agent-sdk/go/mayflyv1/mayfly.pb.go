@@ -9055,6 +9055,7 @@ type WhatIfRequest struct {
 	//
 	//	*WhatIfRequest_Revoke
 	//	*WhatIfRequest_Limit
+	//	*WhatIfRequest_Policies
 	What          isWhatIfRequest_What `protobuf_oneof:"what"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -9115,6 +9116,15 @@ func (x *WhatIfRequest) GetLimit() *LimitChange {
 	return nil
 }
 
+func (x *WhatIfRequest) GetPolicies() *PolicySet {
+	if x != nil {
+		if x, ok := x.What.(*WhatIfRequest_Policies); ok {
+			return x.Policies
+		}
+	}
+	return nil
+}
+
 type isWhatIfRequest_What interface {
 	isWhatIfRequest_What()
 }
@@ -9127,9 +9137,16 @@ type WhatIfRequest_Limit struct {
 	Limit *LimitChange `protobuf:"bytes,2,opt,name=limit,proto3,oneof"`
 }
 
+type WhatIfRequest_Policies struct {
+	// A set of policies that takes the place of the one in force; its digest is left out.
+	Policies *PolicySet `protobuf:"bytes,3,opt,name=policies,proto3,oneof"`
+}
+
 func (*WhatIfRequest_Revoke) isWhatIfRequest_What() {}
 
 func (*WhatIfRequest_Limit) isWhatIfRequest_What() {}
+
+func (*WhatIfRequest_Policies) isWhatIfRequest_What() {}
 
 type LimitChange struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -9186,7 +9203,8 @@ func (x *LimitChange) GetValue() uint64 {
 
 type WhatIfResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The live agents that would end, or that are counted where there would be no room, in order of id.
+	// The live agents that would end, that are counted where there would be no room, or from which a set of policies would take something,
+	// in order of id.
 	Agents []*Agent `protobuf:"bytes,1,rep,name=agents,proto3" json:"agents,omitempty"`
 	// In the last message: the subjects that have no room for one more under the limit.
 	Starved []*Starved `protobuf:"bytes,2,rep,name=starved,proto3" json:"starved,omitempty"`
@@ -9195,7 +9213,9 @@ type WhatIfResponse struct {
 	// In the last message: where the limit is defined.
 	Source *Source `protobuf:"bytes,4,opt,name=source,proto3" json:"source,omitempty"`
 	// In the last message: the revocation is of a user of whom nothing is known, no delegation and no revocation, so the name may be wrong.
-	UnknownUser   bool `protobuf:"varint,5,opt,name=unknown_user,json=unknownUser,proto3" json:"unknown_user,omitempty"`
+	UnknownUser bool `protobuf:"varint,5,opt,name=unknown_user,json=unknownUser,proto3" json:"unknown_user,omitempty"`
+	// What a set of policies would take from the agents of this message.
+	Losses        []*PolicyLoss `protobuf:"bytes,6,rep,name=losses,proto3" json:"losses,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -9265,6 +9285,92 @@ func (x *WhatIfResponse) GetUnknownUser() bool {
 	return false
 }
 
+func (x *WhatIfResponse) GetLosses() []*PolicyLoss {
+	if x != nil {
+		return x.Losses
+	}
+	return nil
+}
+
+// What an agent may do now, and could not do under a set of policies.
+type PolicyLoss struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	AgentId string                 `protobuf:"bytes,1,opt,name=agent_id,json=agentId,proto3" json:"agent_id,omitempty"`
+	// `renew`: the agent would end with its certificate. `mint` or `exchange`: it would get no such token for the audience.
+	Action   string `protobuf:"bytes,2,opt,name=action,proto3" json:"action,omitempty"`
+	Audience string `protobuf:"bytes,3,opt,name=audience,proto3" json:"audience,omitempty"`
+	// The policy that would forbid it, or could not be evaluated; empty if no policy permits it.
+	Policy        string  `protobuf:"bytes,4,opt,name=policy,proto3" json:"policy,omitempty"`
+	Source        *Source `protobuf:"bytes,5,opt,name=source,proto3" json:"source,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PolicyLoss) Reset() {
+	*x = PolicyLoss{}
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[110]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PolicyLoss) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PolicyLoss) ProtoMessage() {}
+
+func (x *PolicyLoss) ProtoReflect() protoreflect.Message {
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[110]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PolicyLoss.ProtoReflect.Descriptor instead.
+func (*PolicyLoss) Descriptor() ([]byte, []int) {
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{110}
+}
+
+func (x *PolicyLoss) GetAgentId() string {
+	if x != nil {
+		return x.AgentId
+	}
+	return ""
+}
+
+func (x *PolicyLoss) GetAction() string {
+	if x != nil {
+		return x.Action
+	}
+	return ""
+}
+
+func (x *PolicyLoss) GetAudience() string {
+	if x != nil {
+		return x.Audience
+	}
+	return ""
+}
+
+func (x *PolicyLoss) GetPolicy() string {
+	if x != nil {
+		return x.Policy
+	}
+	return ""
+}
+
+func (x *PolicyLoss) GetSource() *Source {
+	if x != nil {
+		return x.Source
+	}
+	return nil
+}
+
 // A subject whose agents a limit counts, and that would have no room for one more.
 type Starved struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -9279,7 +9385,7 @@ type Starved struct {
 
 func (x *Starved) Reset() {
 	*x = Starved{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[110]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[111]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9291,7 +9397,7 @@ func (x *Starved) String() string {
 func (*Starved) ProtoMessage() {}
 
 func (x *Starved) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[110]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[111]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9304,7 +9410,7 @@ func (x *Starved) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Starved.ProtoReflect.Descriptor instead.
 func (*Starved) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{110}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{111}
 }
 
 func (x *Starved) GetWhose() string {
@@ -9331,14 +9437,17 @@ func (x *Starved) GetAgents() uint64 {
 type ReplayRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// From this time on; absent: everything that the journal still holds.
-	Since         *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=since,proto3" json:"since,omitempty"`
+	Since *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=since,proto3" json:"since,omitempty"`
+	// A candidate set of policies; its digest is left out. The answers are then compared with those of the policies of the time, so that the
+	// differences are what the candidate would have changed.
+	Candidate     *PolicySet `protobuf:"bytes,2,opt,name=candidate,proto3" json:"candidate,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ReplayRequest) Reset() {
 	*x = ReplayRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[111]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[112]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9350,7 +9459,7 @@ func (x *ReplayRequest) String() string {
 func (*ReplayRequest) ProtoMessage() {}
 
 func (x *ReplayRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[111]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[112]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9363,7 +9472,7 @@ func (x *ReplayRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplayRequest.ProtoReflect.Descriptor instead.
 func (*ReplayRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{111}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{112}
 }
 
 func (x *ReplayRequest) GetSince() *timestamppb.Timestamp {
@@ -9373,11 +9482,18 @@ func (x *ReplayRequest) GetSince() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *ReplayRequest) GetCandidate() *PolicySet {
+	if x != nil {
+		return x.Candidate
+	}
+	return nil
+}
+
 type ReplayResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Admissions and denials of spawns that were decided again.
+	// Admissions, tokens, renewals, and denials of spawns that were decided again.
 	Decided uint64 `protobuf:"varint,1,opt,name=decided,proto3" json:"decided,omitempty"`
-	// Admissions whose answer would be another one today.
+	// Those whose answer would be another one.
 	Different uint64 `protobuf:"varint,2,opt,name=different,proto3" json:"different,omitempty"`
 	// At most 1,000 of those with another answer.
 	Differences []*ReplayDifference `protobuf:"bytes,3,rep,name=differences,proto3" json:"differences,omitempty"`
@@ -9388,17 +9504,19 @@ type ReplayResponse struct {
 	ConfiguredOtherwise bool `protobuf:"varint,5,opt,name=configured_otherwise,json=configuredOtherwise,proto3" json:"configured_otherwise,omitempty"`
 	// The revision up to which the journal was read.
 	Revision uint64 `protobuf:"varint,6,opt,name=revision,proto3" json:"revision,omitempty"`
-	// Admissions that were judged again by the policies of today, because those of their time are not kept.
+	// Decisions that were judged again by the policies of today, because those of their time are not kept.
 	PoliciesLost uint64 `protobuf:"varint,7,opt,name=policies_lost,json=policiesLost,proto3" json:"policies_lost,omitempty"`
 	// Denials among those that were decided again.
-	Denied        uint64 `protobuf:"varint,8,opt,name=denied,proto3" json:"denied,omitempty"`
+	Denied uint64 `protobuf:"varint,8,opt,name=denied,proto3" json:"denied,omitempty"`
+	// Tokens, access tokens and renewals among them.
+	Tokens        uint64 `protobuf:"varint,9,opt,name=tokens,proto3" json:"tokens,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ReplayResponse) Reset() {
 	*x = ReplayResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[112]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[113]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9410,7 +9528,7 @@ func (x *ReplayResponse) String() string {
 func (*ReplayResponse) ProtoMessage() {}
 
 func (x *ReplayResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[112]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[113]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9423,7 +9541,7 @@ func (x *ReplayResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplayResponse.ProtoReflect.Descriptor instead.
 func (*ReplayResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{112}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{113}
 }
 
 func (x *ReplayResponse) GetDecided() uint64 {
@@ -9482,24 +9600,33 @@ func (x *ReplayResponse) GetDenied() uint64 {
 	return 0
 }
 
+func (x *ReplayResponse) GetTokens() uint64 {
+	if x != nil {
+		return x.Tokens
+	}
+	return 0
+}
+
 type ReplayDifference struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Of the admission.
+	// Of the record; of a denial, that of the journal when it was asked for.
 	Revision uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
 	At       *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=at,proto3" json:"at,omitempty"`
 	AgentId  string                 `protobuf:"bytes,3,opt,name=agent_id,json=agentId,proto3" json:"agent_id,omitempty"`
 	Class    string                 `protobuf:"bytes,4,opt,name=class,proto3" json:"class,omitempty"`
 	// What was given.
 	Then string `protobuf:"bytes,5,opt,name=then,proto3" json:"then,omitempty"`
-	// What would be given today, or the denial.
-	Now           string `protobuf:"bytes,6,opt,name=now,proto3" json:"now,omitempty"`
+	// What would be given today or by the candidate set, or the denial.
+	Now string `protobuf:"bytes,6,opt,name=now,proto3" json:"now,omitempty"`
+	// What was asked for: `spawn`, `mint`, `exchange` or `renew`.
+	Action        string `protobuf:"bytes,7,opt,name=action,proto3" json:"action,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ReplayDifference) Reset() {
 	*x = ReplayDifference{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[113]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[114]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9511,7 +9638,7 @@ func (x *ReplayDifference) String() string {
 func (*ReplayDifference) ProtoMessage() {}
 
 func (x *ReplayDifference) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[113]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[114]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9524,7 +9651,7 @@ func (x *ReplayDifference) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplayDifference.ProtoReflect.Descriptor instead.
 func (*ReplayDifference) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{113}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{114}
 }
 
 func (x *ReplayDifference) GetRevision() uint64 {
@@ -9569,6 +9696,13 @@ func (x *ReplayDifference) GetNow() string {
 	return ""
 }
 
+func (x *ReplayDifference) GetAction() string {
+	if x != nil {
+		return x.Action
+	}
+	return ""
+}
+
 type GovernRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The history is read from this time on; absent: from its beginning.
@@ -9579,7 +9713,7 @@ type GovernRequest struct {
 
 func (x *GovernRequest) Reset() {
 	*x = GovernRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[114]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[115]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9591,7 +9725,7 @@ func (x *GovernRequest) String() string {
 func (*GovernRequest) ProtoMessage() {}
 
 func (x *GovernRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[114]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[115]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9604,7 +9738,7 @@ func (x *GovernRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GovernRequest.ProtoReflect.Descriptor instead.
 func (*GovernRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{114}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{115}
 }
 
 func (x *GovernRequest) GetSince() *timestamppb.Timestamp {
@@ -9629,15 +9763,19 @@ type GovernResponse struct {
 	Admissions uint64                 `protobuf:"varint,5,opt,name=admissions,proto3" json:"admissions,omitempty"`
 	Since      *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=since,proto3" json:"since,omitempty"`
 	// Whether all of the history of that time was read.
-	Complete      bool   `protobuf:"varint,7,opt,name=complete,proto3" json:"complete,omitempty"`
-	Revision      uint64 `protobuf:"varint,8,opt,name=revision,proto3" json:"revision,omitempty"`
+	Complete bool   `protobuf:"varint,7,opt,name=complete,proto3" json:"complete,omitempty"`
+	Revision uint64 `protobuf:"varint,8,opt,name=revision,proto3" json:"revision,omitempty"`
+	// Policies in force that have no date of review, or whose date has passed.
+	Reviews []*DueReview `protobuf:"bytes,9,rep,name=reviews,proto3" json:"reviews,omitempty"`
+	// Approvals that were given and can still be used.
+	Approvals     []*Approval `protobuf:"bytes,10,rep,name=approvals,proto3" json:"approvals,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *GovernResponse) Reset() {
 	*x = GovernResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[115]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[116]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9649,7 +9787,7 @@ func (x *GovernResponse) String() string {
 func (*GovernResponse) ProtoMessage() {}
 
 func (x *GovernResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[115]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[116]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9662,7 +9800,7 @@ func (x *GovernResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GovernResponse.ProtoReflect.Descriptor instead.
 func (*GovernResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{115}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{116}
 }
 
 func (x *GovernResponse) GetUnowned() []*Source {
@@ -9721,6 +9859,82 @@ func (x *GovernResponse) GetRevision() uint64 {
 	return 0
 }
 
+func (x *GovernResponse) GetReviews() []*DueReview {
+	if x != nil {
+		return x.Reviews
+	}
+	return nil
+}
+
+func (x *GovernResponse) GetApprovals() []*Approval {
+	if x != nil {
+		return x.Approvals
+	}
+	return nil
+}
+
+// A policy that its owner has not reviewed in time.
+type DueReview struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Policy string                 `protobuf:"bytes,1,opt,name=policy,proto3" json:"policy,omitempty"`
+	// The date by which it was to be reviewed, such as `2027-01-31`; empty if it names none.
+	Review        string  `protobuf:"bytes,2,opt,name=review,proto3" json:"review,omitempty"`
+	Source        *Source `protobuf:"bytes,3,opt,name=source,proto3" json:"source,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DueReview) Reset() {
+	*x = DueReview{}
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[117]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DueReview) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DueReview) ProtoMessage() {}
+
+func (x *DueReview) ProtoReflect() protoreflect.Message {
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[117]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DueReview.ProtoReflect.Descriptor instead.
+func (*DueReview) Descriptor() ([]byte, []int) {
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{117}
+}
+
+func (x *DueReview) GetPolicy() string {
+	if x != nil {
+		return x.Policy
+	}
+	return ""
+}
+
+func (x *DueReview) GetReview() string {
+	if x != nil {
+		return x.Review
+	}
+	return ""
+}
+
+func (x *DueReview) GetSource() *Source {
+	if x != nil {
+		return x.Source
+	}
+	return nil
+}
+
 type UnusedCeiling struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Class         string                 `protobuf:"bytes,1,opt,name=class,proto3" json:"class,omitempty"`
@@ -9733,7 +9947,7 @@ type UnusedCeiling struct {
 
 func (x *UnusedCeiling) Reset() {
 	*x = UnusedCeiling{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[116]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[118]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9745,7 +9959,7 @@ func (x *UnusedCeiling) String() string {
 func (*UnusedCeiling) ProtoMessage() {}
 
 func (x *UnusedCeiling) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[116]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[118]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9758,7 +9972,7 @@ func (x *UnusedCeiling) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnusedCeiling.ProtoReflect.Descriptor instead.
 func (*UnusedCeiling) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{116}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{118}
 }
 
 func (x *UnusedCeiling) GetClass() string {
@@ -9797,7 +10011,7 @@ type GetBundleRequest struct {
 
 func (x *GetBundleRequest) Reset() {
 	*x = GetBundleRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[117]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[119]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9809,7 +10023,7 @@ func (x *GetBundleRequest) String() string {
 func (*GetBundleRequest) ProtoMessage() {}
 
 func (x *GetBundleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[117]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[119]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9822,7 +10036,7 @@ func (x *GetBundleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetBundleRequest.ProtoReflect.Descriptor instead.
 func (*GetBundleRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{117}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{119}
 }
 
 type GetBundleResponse struct {
@@ -9837,7 +10051,7 @@ type GetBundleResponse struct {
 
 func (x *GetBundleResponse) Reset() {
 	*x = GetBundleResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[118]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[120]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9849,7 +10063,7 @@ func (x *GetBundleResponse) String() string {
 func (*GetBundleResponse) ProtoMessage() {}
 
 func (x *GetBundleResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[118]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[120]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9862,7 +10076,7 @@ func (x *GetBundleResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetBundleResponse.ProtoReflect.Descriptor instead.
 func (*GetBundleResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{118}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{120}
 }
 
 func (x *GetBundleResponse) GetBundle() *Bundle {
@@ -9887,7 +10101,7 @@ type GetCrlsRequest struct {
 
 func (x *GetCrlsRequest) Reset() {
 	*x = GetCrlsRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[119]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[121]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9899,7 +10113,7 @@ func (x *GetCrlsRequest) String() string {
 func (*GetCrlsRequest) ProtoMessage() {}
 
 func (x *GetCrlsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[119]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[121]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9912,7 +10126,7 @@ func (x *GetCrlsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCrlsRequest.ProtoReflect.Descriptor instead.
 func (*GetCrlsRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{119}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{121}
 }
 
 type GetCrlsResponse struct {
@@ -9929,7 +10143,7 @@ type GetCrlsResponse struct {
 
 func (x *GetCrlsResponse) Reset() {
 	*x = GetCrlsResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[120]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[122]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9941,7 +10155,7 @@ func (x *GetCrlsResponse) String() string {
 func (*GetCrlsResponse) ProtoMessage() {}
 
 func (x *GetCrlsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[120]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[122]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9954,7 +10168,7 @@ func (x *GetCrlsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCrlsResponse.ProtoReflect.Descriptor instead.
 func (*GetCrlsResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{120}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{122}
 }
 
 func (x *GetCrlsResponse) GetCrls() []*Crl {
@@ -9990,7 +10204,7 @@ type Crl struct {
 
 func (x *Crl) Reset() {
 	*x = Crl{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[121]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[123]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10002,7 +10216,7 @@ func (x *Crl) String() string {
 func (*Crl) ProtoMessage() {}
 
 func (x *Crl) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[121]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[123]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10015,7 +10229,7 @@ func (x *Crl) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Crl.ProtoReflect.Descriptor instead.
 func (*Crl) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{121}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{123}
 }
 
 func (x *Crl) GetIssuer() string {
@@ -10040,7 +10254,7 @@ type WatchBundleRequest struct {
 
 func (x *WatchBundleRequest) Reset() {
 	*x = WatchBundleRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[122]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[124]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10052,7 +10266,7 @@ func (x *WatchBundleRequest) String() string {
 func (*WatchBundleRequest) ProtoMessage() {}
 
 func (x *WatchBundleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[122]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[124]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10065,7 +10279,7 @@ func (x *WatchBundleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchBundleRequest.ProtoReflect.Descriptor instead.
 func (*WatchBundleRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{122}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{124}
 }
 
 type WatchBundleResponse struct {
@@ -10082,7 +10296,7 @@ type WatchBundleResponse struct {
 
 func (x *WatchBundleResponse) Reset() {
 	*x = WatchBundleResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[123]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[125]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10094,7 +10308,7 @@ func (x *WatchBundleResponse) String() string {
 func (*WatchBundleResponse) ProtoMessage() {}
 
 func (x *WatchBundleResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[123]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[125]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10107,7 +10321,7 @@ func (x *WatchBundleResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchBundleResponse.ProtoReflect.Descriptor instead.
 func (*WatchBundleResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{123}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{125}
 }
 
 func (x *WatchBundleResponse) GetBundle() *Bundle {
@@ -10152,7 +10366,7 @@ type Authority struct {
 
 func (x *Authority) Reset() {
 	*x = Authority{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[124]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[126]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10164,7 +10378,7 @@ func (x *Authority) String() string {
 func (*Authority) ProtoMessage() {}
 
 func (x *Authority) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[124]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[126]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10177,7 +10391,7 @@ func (x *Authority) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Authority.ProtoReflect.Descriptor instead.
 func (*Authority) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{124}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{126}
 }
 
 func (x *Authority) GetKind() AuthorityKind {
@@ -10251,7 +10465,7 @@ type ListAuthoritiesRequest struct {
 
 func (x *ListAuthoritiesRequest) Reset() {
 	*x = ListAuthoritiesRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[125]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[127]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10263,7 +10477,7 @@ func (x *ListAuthoritiesRequest) String() string {
 func (*ListAuthoritiesRequest) ProtoMessage() {}
 
 func (x *ListAuthoritiesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[125]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[127]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10276,7 +10490,7 @@ func (x *ListAuthoritiesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAuthoritiesRequest.ProtoReflect.Descriptor instead.
 func (*ListAuthoritiesRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{125}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{127}
 }
 
 type ListAuthoritiesResponse struct {
@@ -10290,7 +10504,7 @@ type ListAuthoritiesResponse struct {
 
 func (x *ListAuthoritiesResponse) Reset() {
 	*x = ListAuthoritiesResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[126]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[128]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10302,7 +10516,7 @@ func (x *ListAuthoritiesResponse) String() string {
 func (*ListAuthoritiesResponse) ProtoMessage() {}
 
 func (x *ListAuthoritiesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[126]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[128]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10315,7 +10529,7 @@ func (x *ListAuthoritiesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAuthoritiesResponse.ProtoReflect.Descriptor instead.
 func (*ListAuthoritiesResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{126}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{128}
 }
 
 func (x *ListAuthoritiesResponse) GetAuthorities() []*Authority {
@@ -10341,7 +10555,7 @@ type PrepareAuthorityRequest struct {
 
 func (x *PrepareAuthorityRequest) Reset() {
 	*x = PrepareAuthorityRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[127]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[129]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10353,7 +10567,7 @@ func (x *PrepareAuthorityRequest) String() string {
 func (*PrepareAuthorityRequest) ProtoMessage() {}
 
 func (x *PrepareAuthorityRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[127]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[129]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10366,7 +10580,7 @@ func (x *PrepareAuthorityRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PrepareAuthorityRequest.ProtoReflect.Descriptor instead.
 func (*PrepareAuthorityRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{127}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{129}
 }
 
 func (x *PrepareAuthorityRequest) GetKind() AuthorityKind {
@@ -10386,7 +10600,7 @@ type PrepareAuthorityResponse struct {
 
 func (x *PrepareAuthorityResponse) Reset() {
 	*x = PrepareAuthorityResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[128]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[130]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10398,7 +10612,7 @@ func (x *PrepareAuthorityResponse) String() string {
 func (*PrepareAuthorityResponse) ProtoMessage() {}
 
 func (x *PrepareAuthorityResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[128]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[130]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10411,7 +10625,7 @@ func (x *PrepareAuthorityResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PrepareAuthorityResponse.ProtoReflect.Descriptor instead.
 func (*PrepareAuthorityResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{128}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{130}
 }
 
 func (x *PrepareAuthorityResponse) GetAuthority() *Authority {
@@ -10439,7 +10653,7 @@ type ActivateAuthorityRequest struct {
 
 func (x *ActivateAuthorityRequest) Reset() {
 	*x = ActivateAuthorityRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[129]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[131]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10451,7 +10665,7 @@ func (x *ActivateAuthorityRequest) String() string {
 func (*ActivateAuthorityRequest) ProtoMessage() {}
 
 func (x *ActivateAuthorityRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[129]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[131]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10464,7 +10678,7 @@ func (x *ActivateAuthorityRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ActivateAuthorityRequest.ProtoReflect.Descriptor instead.
 func (*ActivateAuthorityRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{129}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{131}
 }
 
 func (x *ActivateAuthorityRequest) GetKind() AuthorityKind {
@@ -10491,7 +10705,7 @@ type ActivateAuthorityResponse struct {
 
 func (x *ActivateAuthorityResponse) Reset() {
 	*x = ActivateAuthorityResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[130]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[132]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10503,7 +10717,7 @@ func (x *ActivateAuthorityResponse) String() string {
 func (*ActivateAuthorityResponse) ProtoMessage() {}
 
 func (x *ActivateAuthorityResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[130]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[132]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10516,7 +10730,7 @@ func (x *ActivateAuthorityResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ActivateAuthorityResponse.ProtoReflect.Descriptor instead.
 func (*ActivateAuthorityResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{130}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{132}
 }
 
 func (x *ActivateAuthorityResponse) GetAuthority() *Authority {
@@ -10544,7 +10758,7 @@ type RotateAuthorityRequest struct {
 
 func (x *RotateAuthorityRequest) Reset() {
 	*x = RotateAuthorityRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[131]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[133]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10556,7 +10770,7 @@ func (x *RotateAuthorityRequest) String() string {
 func (*RotateAuthorityRequest) ProtoMessage() {}
 
 func (x *RotateAuthorityRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[131]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[133]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10569,7 +10783,7 @@ func (x *RotateAuthorityRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateAuthorityRequest.ProtoReflect.Descriptor instead.
 func (*RotateAuthorityRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{131}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{133}
 }
 
 func (x *RotateAuthorityRequest) GetKind() AuthorityKind {
@@ -10597,7 +10811,7 @@ type RotateAuthorityResponse struct {
 
 func (x *RotateAuthorityResponse) Reset() {
 	*x = RotateAuthorityResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[132]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[134]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10609,7 +10823,7 @@ func (x *RotateAuthorityResponse) String() string {
 func (*RotateAuthorityResponse) ProtoMessage() {}
 
 func (x *RotateAuthorityResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[132]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[134]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10622,7 +10836,7 @@ func (x *RotateAuthorityResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateAuthorityResponse.ProtoReflect.Descriptor instead.
 func (*RotateAuthorityResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{132}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{134}
 }
 
 func (x *RotateAuthorityResponse) GetAuthority() *Authority {
@@ -10648,7 +10862,7 @@ type RetireAuthorityRequest struct {
 
 func (x *RetireAuthorityRequest) Reset() {
 	*x = RetireAuthorityRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[133]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[135]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10660,7 +10874,7 @@ func (x *RetireAuthorityRequest) String() string {
 func (*RetireAuthorityRequest) ProtoMessage() {}
 
 func (x *RetireAuthorityRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[133]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[135]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10673,7 +10887,7 @@ func (x *RetireAuthorityRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetireAuthorityRequest.ProtoReflect.Descriptor instead.
 func (*RetireAuthorityRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{133}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{135}
 }
 
 func (x *RetireAuthorityRequest) GetId() string {
@@ -10693,7 +10907,7 @@ type RetireAuthorityResponse struct {
 
 func (x *RetireAuthorityResponse) Reset() {
 	*x = RetireAuthorityResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[134]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[136]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10705,7 +10919,7 @@ func (x *RetireAuthorityResponse) String() string {
 func (*RetireAuthorityResponse) ProtoMessage() {}
 
 func (x *RetireAuthorityResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[134]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[136]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10718,7 +10932,7 @@ func (x *RetireAuthorityResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetireAuthorityResponse.ProtoReflect.Descriptor instead.
 func (*RetireAuthorityResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{134}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{136}
 }
 
 func (x *RetireAuthorityResponse) GetAuthority() *Authority {
@@ -10744,7 +10958,7 @@ type TaintAuthorityRequest struct {
 
 func (x *TaintAuthorityRequest) Reset() {
 	*x = TaintAuthorityRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[135]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[137]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10756,7 +10970,7 @@ func (x *TaintAuthorityRequest) String() string {
 func (*TaintAuthorityRequest) ProtoMessage() {}
 
 func (x *TaintAuthorityRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[135]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[137]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10769,7 +10983,7 @@ func (x *TaintAuthorityRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaintAuthorityRequest.ProtoReflect.Descriptor instead.
 func (*TaintAuthorityRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{135}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{137}
 }
 
 func (x *TaintAuthorityRequest) GetId() string {
@@ -10789,7 +11003,7 @@ type TaintAuthorityResponse struct {
 
 func (x *TaintAuthorityResponse) Reset() {
 	*x = TaintAuthorityResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[136]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[138]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10801,7 +11015,7 @@ func (x *TaintAuthorityResponse) String() string {
 func (*TaintAuthorityResponse) ProtoMessage() {}
 
 func (x *TaintAuthorityResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[136]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[138]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10814,7 +11028,7 @@ func (x *TaintAuthorityResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaintAuthorityResponse.ProtoReflect.Descriptor instead.
 func (*TaintAuthorityResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{136}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{138}
 }
 
 func (x *TaintAuthorityResponse) GetAuthority() *Authority {
@@ -10849,7 +11063,7 @@ type WatchCutsRequest struct {
 
 func (x *WatchCutsRequest) Reset() {
 	*x = WatchCutsRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[137]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[139]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10861,7 +11075,7 @@ func (x *WatchCutsRequest) String() string {
 func (*WatchCutsRequest) ProtoMessage() {}
 
 func (x *WatchCutsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[137]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[139]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10874,7 +11088,7 @@ func (x *WatchCutsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchCutsRequest.ProtoReflect.Descriptor instead.
 func (*WatchCutsRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{137}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{139}
 }
 
 func (x *WatchCutsRequest) GetIncarnation() []byte {
@@ -10924,7 +11138,7 @@ type ConfirmCutsRequest struct {
 
 func (x *ConfirmCutsRequest) Reset() {
 	*x = ConfirmCutsRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[138]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[140]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10936,7 +11150,7 @@ func (x *ConfirmCutsRequest) String() string {
 func (*ConfirmCutsRequest) ProtoMessage() {}
 
 func (x *ConfirmCutsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[138]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[140]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10949,7 +11163,7 @@ func (x *ConfirmCutsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfirmCutsRequest.ProtoReflect.Descriptor instead.
 func (*ConfirmCutsRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{138}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{140}
 }
 
 func (x *ConfirmCutsRequest) GetSubscription() []byte {
@@ -10974,7 +11188,7 @@ type ConfirmCutsResponse struct {
 
 func (x *ConfirmCutsResponse) Reset() {
 	*x = ConfirmCutsResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[139]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[141]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10986,7 +11200,7 @@ func (x *ConfirmCutsResponse) String() string {
 func (*ConfirmCutsResponse) ProtoMessage() {}
 
 func (x *ConfirmCutsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[139]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[141]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10999,7 +11213,7 @@ func (x *ConfirmCutsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfirmCutsResponse.ProtoReflect.Descriptor instead.
 func (*ConfirmCutsResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{139}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{141}
 }
 
 type ListSubscribersRequest struct {
@@ -11012,7 +11226,7 @@ type ListSubscribersRequest struct {
 
 func (x *ListSubscribersRequest) Reset() {
 	*x = ListSubscribersRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[140]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[142]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -11024,7 +11238,7 @@ func (x *ListSubscribersRequest) String() string {
 func (*ListSubscribersRequest) ProtoMessage() {}
 
 func (x *ListSubscribersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[140]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[142]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -11037,7 +11251,7 @@ func (x *ListSubscribersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSubscribersRequest.ProtoReflect.Descriptor instead.
 func (*ListSubscribersRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{140}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{142}
 }
 
 func (x *ListSubscribersRequest) GetConfirm() bool {
@@ -11059,7 +11273,7 @@ type ListSubscribersResponse struct {
 
 func (x *ListSubscribersResponse) Reset() {
 	*x = ListSubscribersResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[141]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[143]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -11071,7 +11285,7 @@ func (x *ListSubscribersResponse) String() string {
 func (*ListSubscribersResponse) ProtoMessage() {}
 
 func (x *ListSubscribersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[141]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[143]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -11084,7 +11298,7 @@ func (x *ListSubscribersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSubscribersResponse.ProtoReflect.Descriptor instead.
 func (*ListSubscribersResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{141}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{143}
 }
 
 func (x *ListSubscribersResponse) GetSubscribers() []*Subscriber {
@@ -11123,7 +11337,7 @@ type Subscriber struct {
 
 func (x *Subscriber) Reset() {
 	*x = Subscriber{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[142]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[144]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -11135,7 +11349,7 @@ func (x *Subscriber) String() string {
 func (*Subscriber) ProtoMessage() {}
 
 func (x *Subscriber) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[142]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[144]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -11148,7 +11362,7 @@ func (x *Subscriber) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Subscriber.ProtoReflect.Descriptor instead.
 func (*Subscriber) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{142}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{144}
 }
 
 func (x *Subscriber) GetId() string {
@@ -11215,7 +11429,7 @@ type WatchCutsResponse struct {
 
 func (x *WatchCutsResponse) Reset() {
 	*x = WatchCutsResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[143]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[145]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -11227,7 +11441,7 @@ func (x *WatchCutsResponse) String() string {
 func (*WatchCutsResponse) ProtoMessage() {}
 
 func (x *WatchCutsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[143]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[145]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -11240,7 +11454,7 @@ func (x *WatchCutsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchCutsResponse.ProtoReflect.Descriptor instead.
 func (*WatchCutsResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{143}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{145}
 }
 
 func (x *WatchCutsResponse) GetSnapshot() bool {
@@ -11289,7 +11503,7 @@ type Cut struct {
 
 func (x *Cut) Reset() {
 	*x = Cut{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[144]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[146]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -11301,7 +11515,7 @@ func (x *Cut) String() string {
 func (*Cut) ProtoMessage() {}
 
 func (x *Cut) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[144]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[146]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -11314,7 +11528,7 @@ func (x *Cut) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cut.ProtoReflect.Descriptor instead.
 func (*Cut) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{144}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{146}
 }
 
 func (x *Cut) GetSubject() []byte {
@@ -11372,7 +11586,7 @@ type Heartbeat struct {
 
 func (x *Heartbeat) Reset() {
 	*x = Heartbeat{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[145]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[147]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -11384,7 +11598,7 @@ func (x *Heartbeat) String() string {
 func (*Heartbeat) ProtoMessage() {}
 
 func (x *Heartbeat) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[145]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[147]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -11397,7 +11611,7 @@ func (x *Heartbeat) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Heartbeat.ProtoReflect.Descriptor instead.
 func (*Heartbeat) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{145}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{147}
 }
 
 func (x *Heartbeat) GetTrustDomain() string {
@@ -12087,26 +12301,36 @@ const file_mayfly_v1_mayfly_proto_rawDesc = "" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12\x14\n" +
 	"\x05exact\x18\x02 \x01(\bR\x05exact\x12*\n" +
 	"\x02at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12\x16\n" +
-	"\x06agents\x18\x04 \x01(\x04R\x06agents\"t\n" +
+	"\x06agents\x18\x04 \x01(\x04R\x06agents\"\xa8\x01\n" +
 	"\rWhatIfRequest\x12+\n" +
 	"\x06revoke\x18\x01 \x01(\v2\x11.mayfly.v1.TargetH\x00R\x06revoke\x12.\n" +
-	"\x05limit\x18\x02 \x01(\v2\x16.mayfly.v1.LimitChangeH\x00R\x05limitB\x06\n" +
+	"\x05limit\x18\x02 \x01(\v2\x16.mayfly.v1.LimitChangeH\x00R\x05limit\x122\n" +
+	"\bpolicies\x18\x03 \x01(\v2\x14.mayfly.v1.PolicySetH\x00R\bpoliciesB\x06\n" +
 	"\x04what\"7\n" +
 	"\vLimitChange\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\x04R\x05value\"\xdc\x01\n" +
+	"\x05value\x18\x02 \x01(\x04R\x05value\"\x8b\x02\n" +
 	"\x0eWhatIfResponse\x12(\n" +
 	"\x06agents\x18\x01 \x03(\v2\x10.mayfly.v1.AgentR\x06agents\x12,\n" +
 	"\astarved\x18\x02 \x03(\v2\x12.mayfly.v1.StarvedR\astarved\x12$\n" +
 	"\x05as_of\x18\x03 \x01(\v2\x0f.mayfly.v1.AsOfR\x04asOf\x12)\n" +
 	"\x06source\x18\x04 \x01(\v2\x11.mayfly.v1.SourceR\x06source\x12!\n" +
-	"\funknown_user\x18\x05 \x01(\bR\vunknownUser\"K\n" +
+	"\funknown_user\x18\x05 \x01(\bR\vunknownUser\x12-\n" +
+	"\x06losses\x18\x06 \x03(\v2\x15.mayfly.v1.PolicyLossR\x06losses\"\x9e\x01\n" +
+	"\n" +
+	"PolicyLoss\x12\x19\n" +
+	"\bagent_id\x18\x01 \x01(\tR\aagentId\x12\x16\n" +
+	"\x06action\x18\x02 \x01(\tR\x06action\x12\x1a\n" +
+	"\baudience\x18\x03 \x01(\tR\baudience\x12\x16\n" +
+	"\x06policy\x18\x04 \x01(\tR\x06policy\x12)\n" +
+	"\x06source\x18\x05 \x01(\v2\x11.mayfly.v1.SourceR\x06source\"K\n" +
 	"\aStarved\x12\x14\n" +
 	"\x05whose\x18\x01 \x01(\tR\x05whose\x12\x12\n" +
 	"\x04used\x18\x02 \x01(\x04R\x04used\x12\x16\n" +
-	"\x06agents\x18\x03 \x01(\x04R\x06agents\"A\n" +
+	"\x06agents\x18\x03 \x01(\x04R\x06agents\"u\n" +
 	"\rReplayRequest\x120\n" +
-	"\x05since\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\"\xb6\x02\n" +
+	"\x05since\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x122\n" +
+	"\tcandidate\x18\x02 \x01(\v2\x14.mayfly.v1.PolicySetR\tcandidate\"\xce\x02\n" +
 	"\x0eReplayResponse\x12\x18\n" +
 	"\adecided\x18\x01 \x01(\x04R\adecided\x12\x1c\n" +
 	"\tdifferent\x18\x02 \x01(\x04R\tdifferent\x12=\n" +
@@ -12115,16 +12339,18 @@ const file_mayfly_v1_mayfly_proto_rawDesc = "" +
 	"\x14configured_otherwise\x18\x05 \x01(\bR\x13configuredOtherwise\x12\x1a\n" +
 	"\brevision\x18\x06 \x01(\x04R\brevision\x12#\n" +
 	"\rpolicies_lost\x18\a \x01(\x04R\fpoliciesLost\x12\x16\n" +
-	"\x06denied\x18\b \x01(\x04R\x06denied\"\xb1\x01\n" +
+	"\x06denied\x18\b \x01(\x04R\x06denied\x12\x16\n" +
+	"\x06tokens\x18\t \x01(\x04R\x06tokens\"\xc9\x01\n" +
 	"\x10ReplayDifference\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12*\n" +
 	"\x02at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12\x19\n" +
 	"\bagent_id\x18\x03 \x01(\tR\aagentId\x12\x14\n" +
 	"\x05class\x18\x04 \x01(\tR\x05class\x12\x12\n" +
 	"\x04then\x18\x05 \x01(\tR\x04then\x12\x10\n" +
-	"\x03now\x18\x06 \x01(\tR\x03now\"A\n" +
+	"\x03now\x18\x06 \x01(\tR\x03now\x12\x16\n" +
+	"\x06action\x18\a \x01(\tR\x06action\"A\n" +
 	"\rGovernRequest\x120\n" +
-	"\x05since\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\"\xd2\x02\n" +
+	"\x05since\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\"\xb5\x03\n" +
 	"\x0eGovernResponse\x12+\n" +
 	"\aunowned\x18\x01 \x03(\v2\x11.mayfly.v1.SourceR\aunowned\x126\n" +
 	"\rclosed_owners\x18\x02 \x03(\v2\x11.mayfly.v1.SourceR\fclosedOwners\x120\n" +
@@ -12136,7 +12362,14 @@ const file_mayfly_v1_mayfly_proto_rawDesc = "" +
 	"admissions\x120\n" +
 	"\x05since\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12\x1a\n" +
 	"\bcomplete\x18\a \x01(\bR\bcomplete\x12\x1a\n" +
-	"\brevision\x18\b \x01(\x04R\brevision\"\x86\x01\n" +
+	"\brevision\x18\b \x01(\x04R\brevision\x12.\n" +
+	"\areviews\x18\t \x03(\v2\x14.mayfly.v1.DueReviewR\areviews\x121\n" +
+	"\tapprovals\x18\n" +
+	" \x03(\v2\x13.mayfly.v1.ApprovalR\tapprovals\"f\n" +
+	"\tDueReview\x12\x16\n" +
+	"\x06policy\x18\x01 \x01(\tR\x06policy\x12\x16\n" +
+	"\x06review\x18\x02 \x01(\tR\x06review\x12)\n" +
+	"\x06source\x18\x03 \x01(\v2\x11.mayfly.v1.SourceR\x06source\"\x86\x01\n" +
 	"\rUnusedCeiling\x12\x14\n" +
 	"\x05class\x18\x01 \x01(\tR\x05class\x12\x16\n" +
 	"\x06scopes\x18\x02 \x03(\tR\x06scopes\x12\x1c\n" +
@@ -12557,7 +12790,7 @@ func file_mayfly_v1_mayfly_proto_rawDescGZIP() []byte {
 }
 
 var file_mayfly_v1_mayfly_proto_enumTypes = make([]protoimpl.EnumInfo, 9)
-var file_mayfly_v1_mayfly_proto_msgTypes = make([]protoimpl.MessageInfo, 148)
+var file_mayfly_v1_mayfly_proto_msgTypes = make([]protoimpl.MessageInfo, 150)
 var file_mayfly_v1_mayfly_proto_goTypes = []any{
 	(Mode)(0),                            // 0: mayfly.v1.Mode
 	(Excess)(0),                          // 1: mayfly.v1.Excess
@@ -12678,49 +12911,51 @@ var file_mayfly_v1_mayfly_proto_goTypes = []any{
 	(*WhatIfRequest)(nil),                // 116: mayfly.v1.WhatIfRequest
 	(*LimitChange)(nil),                  // 117: mayfly.v1.LimitChange
 	(*WhatIfResponse)(nil),               // 118: mayfly.v1.WhatIfResponse
-	(*Starved)(nil),                      // 119: mayfly.v1.Starved
-	(*ReplayRequest)(nil),                // 120: mayfly.v1.ReplayRequest
-	(*ReplayResponse)(nil),               // 121: mayfly.v1.ReplayResponse
-	(*ReplayDifference)(nil),             // 122: mayfly.v1.ReplayDifference
-	(*GovernRequest)(nil),                // 123: mayfly.v1.GovernRequest
-	(*GovernResponse)(nil),               // 124: mayfly.v1.GovernResponse
-	(*UnusedCeiling)(nil),                // 125: mayfly.v1.UnusedCeiling
-	(*GetBundleRequest)(nil),             // 126: mayfly.v1.GetBundleRequest
-	(*GetBundleResponse)(nil),            // 127: mayfly.v1.GetBundleResponse
-	(*GetCrlsRequest)(nil),               // 128: mayfly.v1.GetCrlsRequest
-	(*GetCrlsResponse)(nil),              // 129: mayfly.v1.GetCrlsResponse
-	(*Crl)(nil),                          // 130: mayfly.v1.Crl
-	(*WatchBundleRequest)(nil),           // 131: mayfly.v1.WatchBundleRequest
-	(*WatchBundleResponse)(nil),          // 132: mayfly.v1.WatchBundleResponse
-	(*Authority)(nil),                    // 133: mayfly.v1.Authority
-	(*ListAuthoritiesRequest)(nil),       // 134: mayfly.v1.ListAuthoritiesRequest
-	(*ListAuthoritiesResponse)(nil),      // 135: mayfly.v1.ListAuthoritiesResponse
-	(*PrepareAuthorityRequest)(nil),      // 136: mayfly.v1.PrepareAuthorityRequest
-	(*PrepareAuthorityResponse)(nil),     // 137: mayfly.v1.PrepareAuthorityResponse
-	(*ActivateAuthorityRequest)(nil),     // 138: mayfly.v1.ActivateAuthorityRequest
-	(*ActivateAuthorityResponse)(nil),    // 139: mayfly.v1.ActivateAuthorityResponse
-	(*RotateAuthorityRequest)(nil),       // 140: mayfly.v1.RotateAuthorityRequest
-	(*RotateAuthorityResponse)(nil),      // 141: mayfly.v1.RotateAuthorityResponse
-	(*RetireAuthorityRequest)(nil),       // 142: mayfly.v1.RetireAuthorityRequest
-	(*RetireAuthorityResponse)(nil),      // 143: mayfly.v1.RetireAuthorityResponse
-	(*TaintAuthorityRequest)(nil),        // 144: mayfly.v1.TaintAuthorityRequest
-	(*TaintAuthorityResponse)(nil),       // 145: mayfly.v1.TaintAuthorityResponse
-	(*WatchCutsRequest)(nil),             // 146: mayfly.v1.WatchCutsRequest
-	(*ConfirmCutsRequest)(nil),           // 147: mayfly.v1.ConfirmCutsRequest
-	(*ConfirmCutsResponse)(nil),          // 148: mayfly.v1.ConfirmCutsResponse
-	(*ListSubscribersRequest)(nil),       // 149: mayfly.v1.ListSubscribersRequest
-	(*ListSubscribersResponse)(nil),      // 150: mayfly.v1.ListSubscribersResponse
-	(*Subscriber)(nil),                   // 151: mayfly.v1.Subscriber
-	(*WatchCutsResponse)(nil),            // 152: mayfly.v1.WatchCutsResponse
-	(*Cut)(nil),                          // 153: mayfly.v1.Cut
-	(*Heartbeat)(nil),                    // 154: mayfly.v1.Heartbeat
-	nil,                                  // 155: mayfly.v1.GetPoliciesResponse.ClassOwnersEntry
-	nil,                                  // 156: mayfly.v1.GetPoliciesResponse.ProvidersEntry
-	(*timestamppb.Timestamp)(nil),        // 157: google.protobuf.Timestamp
-	(*status.Status)(nil),                // 158: google.rpc.Status
+	(*PolicyLoss)(nil),                   // 119: mayfly.v1.PolicyLoss
+	(*Starved)(nil),                      // 120: mayfly.v1.Starved
+	(*ReplayRequest)(nil),                // 121: mayfly.v1.ReplayRequest
+	(*ReplayResponse)(nil),               // 122: mayfly.v1.ReplayResponse
+	(*ReplayDifference)(nil),             // 123: mayfly.v1.ReplayDifference
+	(*GovernRequest)(nil),                // 124: mayfly.v1.GovernRequest
+	(*GovernResponse)(nil),               // 125: mayfly.v1.GovernResponse
+	(*DueReview)(nil),                    // 126: mayfly.v1.DueReview
+	(*UnusedCeiling)(nil),                // 127: mayfly.v1.UnusedCeiling
+	(*GetBundleRequest)(nil),             // 128: mayfly.v1.GetBundleRequest
+	(*GetBundleResponse)(nil),            // 129: mayfly.v1.GetBundleResponse
+	(*GetCrlsRequest)(nil),               // 130: mayfly.v1.GetCrlsRequest
+	(*GetCrlsResponse)(nil),              // 131: mayfly.v1.GetCrlsResponse
+	(*Crl)(nil),                          // 132: mayfly.v1.Crl
+	(*WatchBundleRequest)(nil),           // 133: mayfly.v1.WatchBundleRequest
+	(*WatchBundleResponse)(nil),          // 134: mayfly.v1.WatchBundleResponse
+	(*Authority)(nil),                    // 135: mayfly.v1.Authority
+	(*ListAuthoritiesRequest)(nil),       // 136: mayfly.v1.ListAuthoritiesRequest
+	(*ListAuthoritiesResponse)(nil),      // 137: mayfly.v1.ListAuthoritiesResponse
+	(*PrepareAuthorityRequest)(nil),      // 138: mayfly.v1.PrepareAuthorityRequest
+	(*PrepareAuthorityResponse)(nil),     // 139: mayfly.v1.PrepareAuthorityResponse
+	(*ActivateAuthorityRequest)(nil),     // 140: mayfly.v1.ActivateAuthorityRequest
+	(*ActivateAuthorityResponse)(nil),    // 141: mayfly.v1.ActivateAuthorityResponse
+	(*RotateAuthorityRequest)(nil),       // 142: mayfly.v1.RotateAuthorityRequest
+	(*RotateAuthorityResponse)(nil),      // 143: mayfly.v1.RotateAuthorityResponse
+	(*RetireAuthorityRequest)(nil),       // 144: mayfly.v1.RetireAuthorityRequest
+	(*RetireAuthorityResponse)(nil),      // 145: mayfly.v1.RetireAuthorityResponse
+	(*TaintAuthorityRequest)(nil),        // 146: mayfly.v1.TaintAuthorityRequest
+	(*TaintAuthorityResponse)(nil),       // 147: mayfly.v1.TaintAuthorityResponse
+	(*WatchCutsRequest)(nil),             // 148: mayfly.v1.WatchCutsRequest
+	(*ConfirmCutsRequest)(nil),           // 149: mayfly.v1.ConfirmCutsRequest
+	(*ConfirmCutsResponse)(nil),          // 150: mayfly.v1.ConfirmCutsResponse
+	(*ListSubscribersRequest)(nil),       // 151: mayfly.v1.ListSubscribersRequest
+	(*ListSubscribersResponse)(nil),      // 152: mayfly.v1.ListSubscribersResponse
+	(*Subscriber)(nil),                   // 153: mayfly.v1.Subscriber
+	(*WatchCutsResponse)(nil),            // 154: mayfly.v1.WatchCutsResponse
+	(*Cut)(nil),                          // 155: mayfly.v1.Cut
+	(*Heartbeat)(nil),                    // 156: mayfly.v1.Heartbeat
+	nil,                                  // 157: mayfly.v1.GetPoliciesResponse.ClassOwnersEntry
+	nil,                                  // 158: mayfly.v1.GetPoliciesResponse.ProvidersEntry
+	(*timestamppb.Timestamp)(nil),        // 159: google.protobuf.Timestamp
+	(*status.Status)(nil),                // 160: google.rpc.Status
 }
 var file_mayfly_v1_mayfly_proto_depIdxs = []int32{
-	157, // 0: mayfly.v1.X509Svid.expires_at:type_name -> google.protobuf.Timestamp
+	159, // 0: mayfly.v1.X509Svid.expires_at:type_name -> google.protobuf.Timestamp
 	10,  // 1: mayfly.v1.RedeemResponse.svid:type_name -> mayfly.v1.X509Svid
 	11,  // 2: mayfly.v1.RedeemResponse.bundle:type_name -> mayfly.v1.Bundle
 	32,  // 3: mayfly.v1.RedeemResponse.agent:type_name -> mayfly.v1.Agent
@@ -12737,51 +12972,51 @@ var file_mayfly_v1_mayfly_proto_depIdxs = []int32{
 	23,  // 14: mayfly.v1.SpawnResponse.jwt:type_name -> mayfly.v1.JwtSvid
 	19,  // 15: mayfly.v1.SpawnBatchRequest.template:type_name -> mayfly.v1.SpawnRequest
 	20,  // 16: mayfly.v1.SpawnBatchResponse.spawned:type_name -> mayfly.v1.SpawnResponse
-	158, // 17: mayfly.v1.SpawnBatchResponse.denied:type_name -> google.rpc.Status
-	157, // 18: mayfly.v1.JwtSvid.expires_at:type_name -> google.protobuf.Timestamp
+	160, // 17: mayfly.v1.SpawnBatchResponse.denied:type_name -> google.rpc.Status
+	159, // 18: mayfly.v1.JwtSvid.expires_at:type_name -> google.protobuf.Timestamp
 	23,  // 19: mayfly.v1.MintJwtResponse.svid:type_name -> mayfly.v1.JwtSvid
-	157, // 20: mayfly.v1.EndResponse.accepted_until:type_name -> google.protobuf.Timestamp
+	159, // 20: mayfly.v1.EndResponse.accepted_until:type_name -> google.protobuf.Timestamp
 	32,  // 21: mayfly.v1.ExtendResponse.agent:type_name -> mayfly.v1.Agent
 	2,   // 22: mayfly.v1.WhoamiResponse.kind:type_name -> mayfly.v1.IdentityKind
 	32,  // 23: mayfly.v1.WhoamiResponse.agent:type_name -> mayfly.v1.Agent
 	9,   // 24: mayfly.v1.Agent.user:type_name -> mayfly.v1.User
 	0,   // 25: mayfly.v1.Agent.mode:type_name -> mayfly.v1.Mode
-	157, // 26: mayfly.v1.Agent.admitted_at:type_name -> google.protobuf.Timestamp
-	157, // 27: mayfly.v1.Agent.lease_expires_at:type_name -> google.protobuf.Timestamp
-	157, // 28: mayfly.v1.Agent.svid_expires_at:type_name -> google.protobuf.Timestamp
+	159, // 26: mayfly.v1.Agent.admitted_at:type_name -> google.protobuf.Timestamp
+	159, // 27: mayfly.v1.Agent.lease_expires_at:type_name -> google.protobuf.Timestamp
+	159, // 28: mayfly.v1.Agent.svid_expires_at:type_name -> google.protobuf.Timestamp
 	3,   // 29: mayfly.v1.Agent.state:type_name -> mayfly.v1.AgentState
-	157, // 30: mayfly.v1.Agent.over_at:type_name -> google.protobuf.Timestamp
+	159, // 30: mayfly.v1.Agent.over_at:type_name -> google.protobuf.Timestamp
 	35,  // 31: mayfly.v1.GetBudgetResponse.lines:type_name -> mayfly.v1.BudgetLine
 	36,  // 32: mayfly.v1.GetBudgetResponse.reservations:type_name -> mayfly.v1.Reservation
 	4,   // 33: mayfly.v1.BudgetLine.unit:type_name -> mayfly.v1.BudgetUnit
 	4,   // 34: mayfly.v1.Reservation.unit:type_name -> mayfly.v1.BudgetUnit
-	157, // 35: mayfly.v1.Reservation.expires_at:type_name -> google.protobuf.Timestamp
+	159, // 35: mayfly.v1.Reservation.expires_at:type_name -> google.protobuf.Timestamp
 	4,   // 36: mayfly.v1.SpendRequest.unit:type_name -> mayfly.v1.BudgetUnit
 	4,   // 37: mayfly.v1.ReserveRequest.unit:type_name -> mayfly.v1.BudgetUnit
-	157, // 38: mayfly.v1.ReserveResponse.expires_at:type_name -> google.protobuf.Timestamp
+	159, // 38: mayfly.v1.ReserveResponse.expires_at:type_name -> google.protobuf.Timestamp
 	45,  // 39: mayfly.v1.GetPoliciesResponse.in_force:type_name -> mayfly.v1.PolicySet
 	45,  // 40: mayfly.v1.GetPoliciesResponse.shadow:type_name -> mayfly.v1.PolicySet
-	155, // 41: mayfly.v1.GetPoliciesResponse.class_owners:type_name -> mayfly.v1.GetPoliciesResponse.ClassOwnersEntry
-	156, // 42: mayfly.v1.GetPoliciesResponse.providers:type_name -> mayfly.v1.GetPoliciesResponse.ProvidersEntry
+	157, // 41: mayfly.v1.GetPoliciesResponse.class_owners:type_name -> mayfly.v1.GetPoliciesResponse.ClassOwnersEntry
+	158, // 42: mayfly.v1.GetPoliciesResponse.providers:type_name -> mayfly.v1.GetPoliciesResponse.ProvidersEntry
 	46,  // 43: mayfly.v1.PolicySet.texts:type_name -> mayfly.v1.PolicyText
 	32,  // 44: mayfly.v1.ListAgentsResponse.agents:type_name -> mayfly.v1.Agent
 	32,  // 45: mayfly.v1.GetAgentResponse.agent:type_name -> mayfly.v1.Agent
 	58,  // 46: mayfly.v1.ListClassesResponse.classes:type_name -> mayfly.v1.Class
-	157, // 47: mayfly.v1.GetStatusResponse.started_at:type_name -> google.protobuf.Timestamp
+	159, // 47: mayfly.v1.GetStatusResponse.started_at:type_name -> google.protobuf.Timestamp
 	55,  // 48: mayfly.v1.GetStatusResponse.parts:type_name -> mayfly.v1.StatusPart
 	56,  // 49: mayfly.v1.GetStatusResponse.providers:type_name -> mayfly.v1.StatusProvider
 	57,  // 50: mayfly.v1.GetStatusResponse.history:type_name -> mayfly.v1.StatusHistory
 	0,   // 51: mayfly.v1.Class.modes:type_name -> mayfly.v1.Mode
-	157, // 52: mayfly.v1.CreateJoinTokenResponse.expires_at:type_name -> google.protobuf.Timestamp
+	159, // 52: mayfly.v1.CreateJoinTokenResponse.expires_at:type_name -> google.protobuf.Timestamp
 	9,   // 53: mayfly.v1.Target.user:type_name -> mayfly.v1.User
-	157, // 54: mayfly.v1.Target.recorded_before:type_name -> google.protobuf.Timestamp
-	157, // 55: mayfly.v1.ExchangeResponse.expires_at:type_name -> google.protobuf.Timestamp
+	159, // 54: mayfly.v1.Target.recorded_before:type_name -> google.protobuf.Timestamp
+	159, // 55: mayfly.v1.ExchangeResponse.expires_at:type_name -> google.protobuf.Timestamp
 	5,   // 56: mayfly.v1.Approval.state:type_name -> mayfly.v1.ApprovalState
 	9,   // 57: mayfly.v1.Approval.user:type_name -> mayfly.v1.User
-	157, // 58: mayfly.v1.Approval.asked_at:type_name -> google.protobuf.Timestamp
-	157, // 59: mayfly.v1.Approval.expires_at:type_name -> google.protobuf.Timestamp
+	159, // 58: mayfly.v1.Approval.asked_at:type_name -> google.protobuf.Timestamp
+	159, // 59: mayfly.v1.Approval.expires_at:type_name -> google.protobuf.Timestamp
 	9,   // 60: mayfly.v1.Approval.answered_by:type_name -> mayfly.v1.User
-	157, // 61: mayfly.v1.Approval.answered_at:type_name -> google.protobuf.Timestamp
+	159, // 61: mayfly.v1.Approval.answered_at:type_name -> google.protobuf.Timestamp
 	65,  // 62: mayfly.v1.Approval.narrowed:type_name -> mayfly.v1.Narrowed
 	64,  // 63: mayfly.v1.AskResponse.approval:type_name -> mayfly.v1.Approval
 	64,  // 64: mayfly.v1.GetApprovalResponse.approval:type_name -> mayfly.v1.Approval
@@ -12791,27 +13026,27 @@ var file_mayfly_v1_mayfly_proto_depIdxs = []int32{
 	64,  // 68: mayfly.v1.DenyResponse.approval:type_name -> mayfly.v1.Approval
 	61,  // 69: mayfly.v1.RevokeRequest.target:type_name -> mayfly.v1.Target
 	9,   // 70: mayfly.v1.AgentCount.user:type_name -> mayfly.v1.User
-	157, // 71: mayfly.v1.RevokeResponse.recorded_at:type_name -> google.protobuf.Timestamp
+	159, // 71: mayfly.v1.RevokeResponse.recorded_at:type_name -> google.protobuf.Timestamp
 	81,  // 72: mayfly.v1.RevokeResponse.by_class:type_name -> mayfly.v1.AgentCount
 	81,  // 73: mayfly.v1.RevokeResponse.by_user:type_name -> mayfly.v1.AgentCount
 	85,  // 74: mayfly.v1.ListCutsResponse.cuts:type_name -> mayfly.v1.MadeCut
 	61,  // 75: mayfly.v1.MadeCut.target:type_name -> mayfly.v1.Target
-	157, // 76: mayfly.v1.MadeCut.recorded_at:type_name -> google.protobuf.Timestamp
-	157, // 77: mayfly.v1.MadeCut.kept_until:type_name -> google.protobuf.Timestamp
+	159, // 76: mayfly.v1.MadeCut.recorded_at:type_name -> google.protobuf.Timestamp
+	159, // 77: mayfly.v1.MadeCut.kept_until:type_name -> google.protobuf.Timestamp
 	9,   // 78: mayfly.v1.ReopenRequest.user:type_name -> mayfly.v1.User
-	157, // 79: mayfly.v1.ReopenResponse.recorded_at:type_name -> google.protobuf.Timestamp
+	159, // 79: mayfly.v1.ReopenResponse.recorded_at:type_name -> google.protobuf.Timestamp
 	92,  // 80: mayfly.v1.ReloadResponse.changes:type_name -> mayfly.v1.ConfigurationChange
 	92,  // 81: mayfly.v1.CompareConfigurationResponse.changes:type_name -> mayfly.v1.ConfigurationChange
 	95,  // 82: mayfly.v1.CompareConfigurationResponse.agents:type_name -> mayfly.v1.AffectedAgent
-	157, // 83: mayfly.v1.ListEntriesRequest.since:type_name -> google.protobuf.Timestamp
-	157, // 84: mayfly.v1.ListEntriesRequest.until:type_name -> google.protobuf.Timestamp
+	159, // 83: mayfly.v1.ListEntriesRequest.since:type_name -> google.protobuf.Timestamp
+	159, // 84: mayfly.v1.ListEntriesRequest.until:type_name -> google.protobuf.Timestamp
 	9,   // 85: mayfly.v1.ListEntriesRequest.user:type_name -> mayfly.v1.User
 	100, // 86: mayfly.v1.ListEntriesResponse.entries:type_name -> mayfly.v1.HistoryEntry
 	100, // 87: mayfly.v1.GetDecisionResponse.entries:type_name -> mayfly.v1.HistoryEntry
 	101, // 88: mayfly.v1.GetDecisionResponse.proofs:type_name -> mayfly.v1.EntryProof
-	157, // 89: mayfly.v1.HistoryEntry.at:type_name -> google.protobuf.Timestamp
+	159, // 89: mayfly.v1.HistoryEntry.at:type_name -> google.protobuf.Timestamp
 	9,   // 90: mayfly.v1.HistoryEntry.user:type_name -> mayfly.v1.User
-	157, // 91: mayfly.v1.HistoryEntry.ends_at:type_name -> google.protobuf.Timestamp
+	159, // 91: mayfly.v1.HistoryEntry.ends_at:type_name -> google.protobuf.Timestamp
 	103, // 92: mayfly.v1.ExplainRequest.certificates:type_name -> mayfly.v1.ExplainedCertificates
 	19,  // 93: mayfly.v1.ExplainRequest.spawn:type_name -> mayfly.v1.SpawnRequest
 	106, // 94: mayfly.v1.ExplainResponse.checks:type_name -> mayfly.v1.ExplainedCheck
@@ -12820,7 +13055,7 @@ var file_mayfly_v1_mayfly_proto_depIdxs = []int32{
 	108, // 97: mayfly.v1.ExplainResponse.limits:type_name -> mayfly.v1.ExplainedLimit
 	109, // 98: mayfly.v1.ExplainResponse.policies:type_name -> mayfly.v1.ExplainedPolicy
 	110, // 99: mayfly.v1.ExplainResponse.flip:type_name -> mayfly.v1.Flip
-	157, // 100: mayfly.v1.ExplainResponse.at:type_name -> google.protobuf.Timestamp
+	159, // 100: mayfly.v1.ExplainResponse.at:type_name -> google.protobuf.Timestamp
 	105, // 101: mayfly.v1.ExplainedCheck.source:type_name -> mayfly.v1.Source
 	105, // 102: mayfly.v1.ExplainedPart.from:type_name -> mayfly.v1.Source
 	105, // 103: mayfly.v1.ExplainedPart.removed_by:type_name -> mayfly.v1.Source
@@ -12834,158 +13069,165 @@ var file_mayfly_v1_mayfly_proto_depIdxs = []int32{
 	115, // 111: mayfly.v1.WhoCanResponse.as_of:type_name -> mayfly.v1.AsOf
 	0,   // 112: mayfly.v1.CouldHave.mode:type_name -> mayfly.v1.Mode
 	105, // 113: mayfly.v1.CouldHave.source:type_name -> mayfly.v1.Source
-	157, // 114: mayfly.v1.AsOf.at:type_name -> google.protobuf.Timestamp
+	159, // 114: mayfly.v1.AsOf.at:type_name -> google.protobuf.Timestamp
 	61,  // 115: mayfly.v1.WhatIfRequest.revoke:type_name -> mayfly.v1.Target
 	117, // 116: mayfly.v1.WhatIfRequest.limit:type_name -> mayfly.v1.LimitChange
-	32,  // 117: mayfly.v1.WhatIfResponse.agents:type_name -> mayfly.v1.Agent
-	119, // 118: mayfly.v1.WhatIfResponse.starved:type_name -> mayfly.v1.Starved
-	115, // 119: mayfly.v1.WhatIfResponse.as_of:type_name -> mayfly.v1.AsOf
-	105, // 120: mayfly.v1.WhatIfResponse.source:type_name -> mayfly.v1.Source
-	157, // 121: mayfly.v1.ReplayRequest.since:type_name -> google.protobuf.Timestamp
-	122, // 122: mayfly.v1.ReplayResponse.differences:type_name -> mayfly.v1.ReplayDifference
-	157, // 123: mayfly.v1.ReplayDifference.at:type_name -> google.protobuf.Timestamp
-	157, // 124: mayfly.v1.GovernRequest.since:type_name -> google.protobuf.Timestamp
-	105, // 125: mayfly.v1.GovernResponse.unowned:type_name -> mayfly.v1.Source
-	105, // 126: mayfly.v1.GovernResponse.closed_owners:type_name -> mayfly.v1.Source
-	125, // 127: mayfly.v1.GovernResponse.unused:type_name -> mayfly.v1.UnusedCeiling
-	157, // 128: mayfly.v1.GovernResponse.since:type_name -> google.protobuf.Timestamp
-	105, // 129: mayfly.v1.UnusedCeiling.source:type_name -> mayfly.v1.Source
-	11,  // 130: mayfly.v1.GetBundleResponse.bundle:type_name -> mayfly.v1.Bundle
-	12,  // 131: mayfly.v1.GetBundleResponse.foreign:type_name -> mayfly.v1.ForeignBundle
-	130, // 132: mayfly.v1.GetCrlsResponse.crls:type_name -> mayfly.v1.Crl
-	157, // 133: mayfly.v1.GetCrlsResponse.expires_at:type_name -> google.protobuf.Timestamp
-	11,  // 134: mayfly.v1.WatchBundleResponse.bundle:type_name -> mayfly.v1.Bundle
-	12,  // 135: mayfly.v1.WatchBundleResponse.foreign:type_name -> mayfly.v1.ForeignBundle
-	6,   // 136: mayfly.v1.Authority.kind:type_name -> mayfly.v1.AuthorityKind
-	7,   // 137: mayfly.v1.Authority.status:type_name -> mayfly.v1.AuthorityStatus
-	157, // 138: mayfly.v1.Authority.expires_at:type_name -> google.protobuf.Timestamp
-	157, // 139: mayfly.v1.Authority.prepared_at:type_name -> google.protobuf.Timestamp
-	157, // 140: mayfly.v1.Authority.activated_at:type_name -> google.protobuf.Timestamp
-	157, // 141: mayfly.v1.Authority.retired_at:type_name -> google.protobuf.Timestamp
-	157, // 142: mayfly.v1.Authority.kept_until:type_name -> google.protobuf.Timestamp
-	157, // 143: mayfly.v1.Authority.signs_from:type_name -> google.protobuf.Timestamp
-	133, // 144: mayfly.v1.ListAuthoritiesResponse.authorities:type_name -> mayfly.v1.Authority
-	6,   // 145: mayfly.v1.PrepareAuthorityRequest.kind:type_name -> mayfly.v1.AuthorityKind
-	133, // 146: mayfly.v1.PrepareAuthorityResponse.authority:type_name -> mayfly.v1.Authority
-	6,   // 147: mayfly.v1.ActivateAuthorityRequest.kind:type_name -> mayfly.v1.AuthorityKind
-	133, // 148: mayfly.v1.ActivateAuthorityResponse.authority:type_name -> mayfly.v1.Authority
-	6,   // 149: mayfly.v1.RotateAuthorityRequest.kind:type_name -> mayfly.v1.AuthorityKind
-	133, // 150: mayfly.v1.RotateAuthorityResponse.authority:type_name -> mayfly.v1.Authority
-	133, // 151: mayfly.v1.RetireAuthorityResponse.authority:type_name -> mayfly.v1.Authority
-	133, // 152: mayfly.v1.TaintAuthorityResponse.authority:type_name -> mayfly.v1.Authority
-	151, // 153: mayfly.v1.ListSubscribersResponse.subscribers:type_name -> mayfly.v1.Subscriber
-	157, // 154: mayfly.v1.Subscriber.since:type_name -> google.protobuf.Timestamp
-	153, // 155: mayfly.v1.WatchCutsResponse.cuts:type_name -> mayfly.v1.Cut
-	154, // 156: mayfly.v1.WatchCutsResponse.heartbeat:type_name -> mayfly.v1.Heartbeat
-	13,  // 157: mayfly.v1.Identities.Redeem:input_type -> mayfly.v1.RedeemRequest
-	15,  // 158: mayfly.v1.Identities.Attest:input_type -> mayfly.v1.AttestRequest
-	17,  // 159: mayfly.v1.Identities.Renew:input_type -> mayfly.v1.RenewRequest
-	19,  // 160: mayfly.v1.Identities.Spawn:input_type -> mayfly.v1.SpawnRequest
-	24,  // 161: mayfly.v1.Identities.MintJwt:input_type -> mayfly.v1.MintJwtRequest
-	26,  // 162: mayfly.v1.Identities.End:input_type -> mayfly.v1.EndRequest
-	28,  // 163: mayfly.v1.Identities.Extend:input_type -> mayfly.v1.ExtendRequest
-	30,  // 164: mayfly.v1.Identities.Whoami:input_type -> mayfly.v1.WhoamiRequest
-	62,  // 165: mayfly.v1.Tokens.Exchange:input_type -> mayfly.v1.ExchangeRequest
-	76,  // 166: mayfly.v1.Tokens.Introspect:input_type -> mayfly.v1.IntrospectRequest
-	78,  // 167: mayfly.v1.Tokens.Revoke:input_type -> mayfly.v1.TokensRevokeRequest
-	66,  // 168: mayfly.v1.Approvals.Ask:input_type -> mayfly.v1.AskRequest
-	68,  // 169: mayfly.v1.Approvals.GetApproval:input_type -> mayfly.v1.GetApprovalRequest
-	70,  // 170: mayfly.v1.Approvals.ListApprovals:input_type -> mayfly.v1.ListApprovalsRequest
-	72,  // 171: mayfly.v1.Approvals.Approve:input_type -> mayfly.v1.ApproveRequest
-	74,  // 172: mayfly.v1.Approvals.Deny:input_type -> mayfly.v1.DenyRequest
-	21,  // 173: mayfly.v1.Batches.Spawn:input_type -> mayfly.v1.SpawnBatchRequest
-	59,  // 174: mayfly.v1.Operations.CreateJoinToken:input_type -> mayfly.v1.CreateJoinTokenRequest
-	80,  // 175: mayfly.v1.Operations.Revoke:input_type -> mayfly.v1.RevokeRequest
-	86,  // 176: mayfly.v1.Operations.Reopen:input_type -> mayfly.v1.ReopenRequest
-	88,  // 177: mayfly.v1.Operations.Backup:input_type -> mayfly.v1.BackupRequest
-	90,  // 178: mayfly.v1.Operations.Reload:input_type -> mayfly.v1.ReloadRequest
-	93,  // 179: mayfly.v1.Operations.CompareConfiguration:input_type -> mayfly.v1.CompareConfigurationRequest
-	47,  // 180: mayfly.v1.Inspection.ListAgents:input_type -> mayfly.v1.ListAgentsRequest
-	49,  // 181: mayfly.v1.Inspection.GetAgent:input_type -> mayfly.v1.GetAgentRequest
-	51,  // 182: mayfly.v1.Inspection.ListClasses:input_type -> mayfly.v1.ListClassesRequest
-	53,  // 183: mayfly.v1.Inspection.GetStatus:input_type -> mayfly.v1.GetStatusRequest
-	96,  // 184: mayfly.v1.History.ListEntries:input_type -> mayfly.v1.ListEntriesRequest
-	98,  // 185: mayfly.v1.History.GetDecision:input_type -> mayfly.v1.GetDecisionRequest
-	102, // 186: mayfly.v1.Decisions.Explain:input_type -> mayfly.v1.ExplainRequest
-	112, // 187: mayfly.v1.Decisions.WhoCan:input_type -> mayfly.v1.WhoCanRequest
-	116, // 188: mayfly.v1.Decisions.WhatIf:input_type -> mayfly.v1.WhatIfRequest
-	120, // 189: mayfly.v1.Decisions.Replay:input_type -> mayfly.v1.ReplayRequest
-	123, // 190: mayfly.v1.Decisions.Govern:input_type -> mayfly.v1.GovernRequest
-	126, // 191: mayfly.v1.Bundles.GetBundle:input_type -> mayfly.v1.GetBundleRequest
-	131, // 192: mayfly.v1.Bundles.WatchBundle:input_type -> mayfly.v1.WatchBundleRequest
-	128, // 193: mayfly.v1.Bundles.GetCrls:input_type -> mayfly.v1.GetCrlsRequest
-	146, // 194: mayfly.v1.Revocations.WatchCuts:input_type -> mayfly.v1.WatchCutsRequest
-	83,  // 195: mayfly.v1.Revocations.ListCuts:input_type -> mayfly.v1.ListCutsRequest
-	147, // 196: mayfly.v1.Revocations.ConfirmCuts:input_type -> mayfly.v1.ConfirmCutsRequest
-	149, // 197: mayfly.v1.Revocations.ListSubscribers:input_type -> mayfly.v1.ListSubscribersRequest
-	33,  // 198: mayfly.v1.Budgets.GetBudget:input_type -> mayfly.v1.GetBudgetRequest
-	37,  // 199: mayfly.v1.Budgets.Spend:input_type -> mayfly.v1.SpendRequest
-	39,  // 200: mayfly.v1.Budgets.Reserve:input_type -> mayfly.v1.ReserveRequest
-	41,  // 201: mayfly.v1.Budgets.Release:input_type -> mayfly.v1.ReleaseRequest
-	43,  // 202: mayfly.v1.Policies.GetPolicies:input_type -> mayfly.v1.GetPoliciesRequest
-	134, // 203: mayfly.v1.Authorities.ListAuthorities:input_type -> mayfly.v1.ListAuthoritiesRequest
-	136, // 204: mayfly.v1.Authorities.PrepareAuthority:input_type -> mayfly.v1.PrepareAuthorityRequest
-	138, // 205: mayfly.v1.Authorities.ActivateAuthority:input_type -> mayfly.v1.ActivateAuthorityRequest
-	140, // 206: mayfly.v1.Authorities.RotateAuthority:input_type -> mayfly.v1.RotateAuthorityRequest
-	142, // 207: mayfly.v1.Authorities.RetireAuthority:input_type -> mayfly.v1.RetireAuthorityRequest
-	144, // 208: mayfly.v1.Authorities.TaintAuthority:input_type -> mayfly.v1.TaintAuthorityRequest
-	14,  // 209: mayfly.v1.Identities.Redeem:output_type -> mayfly.v1.RedeemResponse
-	16,  // 210: mayfly.v1.Identities.Attest:output_type -> mayfly.v1.AttestResponse
-	18,  // 211: mayfly.v1.Identities.Renew:output_type -> mayfly.v1.RenewResponse
-	20,  // 212: mayfly.v1.Identities.Spawn:output_type -> mayfly.v1.SpawnResponse
-	25,  // 213: mayfly.v1.Identities.MintJwt:output_type -> mayfly.v1.MintJwtResponse
-	27,  // 214: mayfly.v1.Identities.End:output_type -> mayfly.v1.EndResponse
-	29,  // 215: mayfly.v1.Identities.Extend:output_type -> mayfly.v1.ExtendResponse
-	31,  // 216: mayfly.v1.Identities.Whoami:output_type -> mayfly.v1.WhoamiResponse
-	63,  // 217: mayfly.v1.Tokens.Exchange:output_type -> mayfly.v1.ExchangeResponse
-	77,  // 218: mayfly.v1.Tokens.Introspect:output_type -> mayfly.v1.IntrospectResponse
-	79,  // 219: mayfly.v1.Tokens.Revoke:output_type -> mayfly.v1.TokensRevokeResponse
-	67,  // 220: mayfly.v1.Approvals.Ask:output_type -> mayfly.v1.AskResponse
-	69,  // 221: mayfly.v1.Approvals.GetApproval:output_type -> mayfly.v1.GetApprovalResponse
-	71,  // 222: mayfly.v1.Approvals.ListApprovals:output_type -> mayfly.v1.ListApprovalsResponse
-	73,  // 223: mayfly.v1.Approvals.Approve:output_type -> mayfly.v1.ApproveResponse
-	75,  // 224: mayfly.v1.Approvals.Deny:output_type -> mayfly.v1.DenyResponse
-	22,  // 225: mayfly.v1.Batches.Spawn:output_type -> mayfly.v1.SpawnBatchResponse
-	60,  // 226: mayfly.v1.Operations.CreateJoinToken:output_type -> mayfly.v1.CreateJoinTokenResponse
-	82,  // 227: mayfly.v1.Operations.Revoke:output_type -> mayfly.v1.RevokeResponse
-	87,  // 228: mayfly.v1.Operations.Reopen:output_type -> mayfly.v1.ReopenResponse
-	89,  // 229: mayfly.v1.Operations.Backup:output_type -> mayfly.v1.BackupResponse
-	91,  // 230: mayfly.v1.Operations.Reload:output_type -> mayfly.v1.ReloadResponse
-	94,  // 231: mayfly.v1.Operations.CompareConfiguration:output_type -> mayfly.v1.CompareConfigurationResponse
-	48,  // 232: mayfly.v1.Inspection.ListAgents:output_type -> mayfly.v1.ListAgentsResponse
-	50,  // 233: mayfly.v1.Inspection.GetAgent:output_type -> mayfly.v1.GetAgentResponse
-	52,  // 234: mayfly.v1.Inspection.ListClasses:output_type -> mayfly.v1.ListClassesResponse
-	54,  // 235: mayfly.v1.Inspection.GetStatus:output_type -> mayfly.v1.GetStatusResponse
-	97,  // 236: mayfly.v1.History.ListEntries:output_type -> mayfly.v1.ListEntriesResponse
-	99,  // 237: mayfly.v1.History.GetDecision:output_type -> mayfly.v1.GetDecisionResponse
-	104, // 238: mayfly.v1.Decisions.Explain:output_type -> mayfly.v1.ExplainResponse
-	113, // 239: mayfly.v1.Decisions.WhoCan:output_type -> mayfly.v1.WhoCanResponse
-	118, // 240: mayfly.v1.Decisions.WhatIf:output_type -> mayfly.v1.WhatIfResponse
-	121, // 241: mayfly.v1.Decisions.Replay:output_type -> mayfly.v1.ReplayResponse
-	124, // 242: mayfly.v1.Decisions.Govern:output_type -> mayfly.v1.GovernResponse
-	127, // 243: mayfly.v1.Bundles.GetBundle:output_type -> mayfly.v1.GetBundleResponse
-	132, // 244: mayfly.v1.Bundles.WatchBundle:output_type -> mayfly.v1.WatchBundleResponse
-	129, // 245: mayfly.v1.Bundles.GetCrls:output_type -> mayfly.v1.GetCrlsResponse
-	152, // 246: mayfly.v1.Revocations.WatchCuts:output_type -> mayfly.v1.WatchCutsResponse
-	84,  // 247: mayfly.v1.Revocations.ListCuts:output_type -> mayfly.v1.ListCutsResponse
-	148, // 248: mayfly.v1.Revocations.ConfirmCuts:output_type -> mayfly.v1.ConfirmCutsResponse
-	150, // 249: mayfly.v1.Revocations.ListSubscribers:output_type -> mayfly.v1.ListSubscribersResponse
-	34,  // 250: mayfly.v1.Budgets.GetBudget:output_type -> mayfly.v1.GetBudgetResponse
-	38,  // 251: mayfly.v1.Budgets.Spend:output_type -> mayfly.v1.SpendResponse
-	40,  // 252: mayfly.v1.Budgets.Reserve:output_type -> mayfly.v1.ReserveResponse
-	42,  // 253: mayfly.v1.Budgets.Release:output_type -> mayfly.v1.ReleaseResponse
-	44,  // 254: mayfly.v1.Policies.GetPolicies:output_type -> mayfly.v1.GetPoliciesResponse
-	135, // 255: mayfly.v1.Authorities.ListAuthorities:output_type -> mayfly.v1.ListAuthoritiesResponse
-	137, // 256: mayfly.v1.Authorities.PrepareAuthority:output_type -> mayfly.v1.PrepareAuthorityResponse
-	139, // 257: mayfly.v1.Authorities.ActivateAuthority:output_type -> mayfly.v1.ActivateAuthorityResponse
-	141, // 258: mayfly.v1.Authorities.RotateAuthority:output_type -> mayfly.v1.RotateAuthorityResponse
-	143, // 259: mayfly.v1.Authorities.RetireAuthority:output_type -> mayfly.v1.RetireAuthorityResponse
-	145, // 260: mayfly.v1.Authorities.TaintAuthority:output_type -> mayfly.v1.TaintAuthorityResponse
-	209, // [209:261] is the sub-list for method output_type
-	157, // [157:209] is the sub-list for method input_type
-	157, // [157:157] is the sub-list for extension type_name
-	157, // [157:157] is the sub-list for extension extendee
-	0,   // [0:157] is the sub-list for field type_name
+	45,  // 117: mayfly.v1.WhatIfRequest.policies:type_name -> mayfly.v1.PolicySet
+	32,  // 118: mayfly.v1.WhatIfResponse.agents:type_name -> mayfly.v1.Agent
+	120, // 119: mayfly.v1.WhatIfResponse.starved:type_name -> mayfly.v1.Starved
+	115, // 120: mayfly.v1.WhatIfResponse.as_of:type_name -> mayfly.v1.AsOf
+	105, // 121: mayfly.v1.WhatIfResponse.source:type_name -> mayfly.v1.Source
+	119, // 122: mayfly.v1.WhatIfResponse.losses:type_name -> mayfly.v1.PolicyLoss
+	105, // 123: mayfly.v1.PolicyLoss.source:type_name -> mayfly.v1.Source
+	159, // 124: mayfly.v1.ReplayRequest.since:type_name -> google.protobuf.Timestamp
+	45,  // 125: mayfly.v1.ReplayRequest.candidate:type_name -> mayfly.v1.PolicySet
+	123, // 126: mayfly.v1.ReplayResponse.differences:type_name -> mayfly.v1.ReplayDifference
+	159, // 127: mayfly.v1.ReplayDifference.at:type_name -> google.protobuf.Timestamp
+	159, // 128: mayfly.v1.GovernRequest.since:type_name -> google.protobuf.Timestamp
+	105, // 129: mayfly.v1.GovernResponse.unowned:type_name -> mayfly.v1.Source
+	105, // 130: mayfly.v1.GovernResponse.closed_owners:type_name -> mayfly.v1.Source
+	127, // 131: mayfly.v1.GovernResponse.unused:type_name -> mayfly.v1.UnusedCeiling
+	159, // 132: mayfly.v1.GovernResponse.since:type_name -> google.protobuf.Timestamp
+	126, // 133: mayfly.v1.GovernResponse.reviews:type_name -> mayfly.v1.DueReview
+	64,  // 134: mayfly.v1.GovernResponse.approvals:type_name -> mayfly.v1.Approval
+	105, // 135: mayfly.v1.DueReview.source:type_name -> mayfly.v1.Source
+	105, // 136: mayfly.v1.UnusedCeiling.source:type_name -> mayfly.v1.Source
+	11,  // 137: mayfly.v1.GetBundleResponse.bundle:type_name -> mayfly.v1.Bundle
+	12,  // 138: mayfly.v1.GetBundleResponse.foreign:type_name -> mayfly.v1.ForeignBundle
+	132, // 139: mayfly.v1.GetCrlsResponse.crls:type_name -> mayfly.v1.Crl
+	159, // 140: mayfly.v1.GetCrlsResponse.expires_at:type_name -> google.protobuf.Timestamp
+	11,  // 141: mayfly.v1.WatchBundleResponse.bundle:type_name -> mayfly.v1.Bundle
+	12,  // 142: mayfly.v1.WatchBundleResponse.foreign:type_name -> mayfly.v1.ForeignBundle
+	6,   // 143: mayfly.v1.Authority.kind:type_name -> mayfly.v1.AuthorityKind
+	7,   // 144: mayfly.v1.Authority.status:type_name -> mayfly.v1.AuthorityStatus
+	159, // 145: mayfly.v1.Authority.expires_at:type_name -> google.protobuf.Timestamp
+	159, // 146: mayfly.v1.Authority.prepared_at:type_name -> google.protobuf.Timestamp
+	159, // 147: mayfly.v1.Authority.activated_at:type_name -> google.protobuf.Timestamp
+	159, // 148: mayfly.v1.Authority.retired_at:type_name -> google.protobuf.Timestamp
+	159, // 149: mayfly.v1.Authority.kept_until:type_name -> google.protobuf.Timestamp
+	159, // 150: mayfly.v1.Authority.signs_from:type_name -> google.protobuf.Timestamp
+	135, // 151: mayfly.v1.ListAuthoritiesResponse.authorities:type_name -> mayfly.v1.Authority
+	6,   // 152: mayfly.v1.PrepareAuthorityRequest.kind:type_name -> mayfly.v1.AuthorityKind
+	135, // 153: mayfly.v1.PrepareAuthorityResponse.authority:type_name -> mayfly.v1.Authority
+	6,   // 154: mayfly.v1.ActivateAuthorityRequest.kind:type_name -> mayfly.v1.AuthorityKind
+	135, // 155: mayfly.v1.ActivateAuthorityResponse.authority:type_name -> mayfly.v1.Authority
+	6,   // 156: mayfly.v1.RotateAuthorityRequest.kind:type_name -> mayfly.v1.AuthorityKind
+	135, // 157: mayfly.v1.RotateAuthorityResponse.authority:type_name -> mayfly.v1.Authority
+	135, // 158: mayfly.v1.RetireAuthorityResponse.authority:type_name -> mayfly.v1.Authority
+	135, // 159: mayfly.v1.TaintAuthorityResponse.authority:type_name -> mayfly.v1.Authority
+	153, // 160: mayfly.v1.ListSubscribersResponse.subscribers:type_name -> mayfly.v1.Subscriber
+	159, // 161: mayfly.v1.Subscriber.since:type_name -> google.protobuf.Timestamp
+	155, // 162: mayfly.v1.WatchCutsResponse.cuts:type_name -> mayfly.v1.Cut
+	156, // 163: mayfly.v1.WatchCutsResponse.heartbeat:type_name -> mayfly.v1.Heartbeat
+	13,  // 164: mayfly.v1.Identities.Redeem:input_type -> mayfly.v1.RedeemRequest
+	15,  // 165: mayfly.v1.Identities.Attest:input_type -> mayfly.v1.AttestRequest
+	17,  // 166: mayfly.v1.Identities.Renew:input_type -> mayfly.v1.RenewRequest
+	19,  // 167: mayfly.v1.Identities.Spawn:input_type -> mayfly.v1.SpawnRequest
+	24,  // 168: mayfly.v1.Identities.MintJwt:input_type -> mayfly.v1.MintJwtRequest
+	26,  // 169: mayfly.v1.Identities.End:input_type -> mayfly.v1.EndRequest
+	28,  // 170: mayfly.v1.Identities.Extend:input_type -> mayfly.v1.ExtendRequest
+	30,  // 171: mayfly.v1.Identities.Whoami:input_type -> mayfly.v1.WhoamiRequest
+	62,  // 172: mayfly.v1.Tokens.Exchange:input_type -> mayfly.v1.ExchangeRequest
+	76,  // 173: mayfly.v1.Tokens.Introspect:input_type -> mayfly.v1.IntrospectRequest
+	78,  // 174: mayfly.v1.Tokens.Revoke:input_type -> mayfly.v1.TokensRevokeRequest
+	66,  // 175: mayfly.v1.Approvals.Ask:input_type -> mayfly.v1.AskRequest
+	68,  // 176: mayfly.v1.Approvals.GetApproval:input_type -> mayfly.v1.GetApprovalRequest
+	70,  // 177: mayfly.v1.Approvals.ListApprovals:input_type -> mayfly.v1.ListApprovalsRequest
+	72,  // 178: mayfly.v1.Approvals.Approve:input_type -> mayfly.v1.ApproveRequest
+	74,  // 179: mayfly.v1.Approvals.Deny:input_type -> mayfly.v1.DenyRequest
+	21,  // 180: mayfly.v1.Batches.Spawn:input_type -> mayfly.v1.SpawnBatchRequest
+	59,  // 181: mayfly.v1.Operations.CreateJoinToken:input_type -> mayfly.v1.CreateJoinTokenRequest
+	80,  // 182: mayfly.v1.Operations.Revoke:input_type -> mayfly.v1.RevokeRequest
+	86,  // 183: mayfly.v1.Operations.Reopen:input_type -> mayfly.v1.ReopenRequest
+	88,  // 184: mayfly.v1.Operations.Backup:input_type -> mayfly.v1.BackupRequest
+	90,  // 185: mayfly.v1.Operations.Reload:input_type -> mayfly.v1.ReloadRequest
+	93,  // 186: mayfly.v1.Operations.CompareConfiguration:input_type -> mayfly.v1.CompareConfigurationRequest
+	47,  // 187: mayfly.v1.Inspection.ListAgents:input_type -> mayfly.v1.ListAgentsRequest
+	49,  // 188: mayfly.v1.Inspection.GetAgent:input_type -> mayfly.v1.GetAgentRequest
+	51,  // 189: mayfly.v1.Inspection.ListClasses:input_type -> mayfly.v1.ListClassesRequest
+	53,  // 190: mayfly.v1.Inspection.GetStatus:input_type -> mayfly.v1.GetStatusRequest
+	96,  // 191: mayfly.v1.History.ListEntries:input_type -> mayfly.v1.ListEntriesRequest
+	98,  // 192: mayfly.v1.History.GetDecision:input_type -> mayfly.v1.GetDecisionRequest
+	102, // 193: mayfly.v1.Decisions.Explain:input_type -> mayfly.v1.ExplainRequest
+	112, // 194: mayfly.v1.Decisions.WhoCan:input_type -> mayfly.v1.WhoCanRequest
+	116, // 195: mayfly.v1.Decisions.WhatIf:input_type -> mayfly.v1.WhatIfRequest
+	121, // 196: mayfly.v1.Decisions.Replay:input_type -> mayfly.v1.ReplayRequest
+	124, // 197: mayfly.v1.Decisions.Govern:input_type -> mayfly.v1.GovernRequest
+	128, // 198: mayfly.v1.Bundles.GetBundle:input_type -> mayfly.v1.GetBundleRequest
+	133, // 199: mayfly.v1.Bundles.WatchBundle:input_type -> mayfly.v1.WatchBundleRequest
+	130, // 200: mayfly.v1.Bundles.GetCrls:input_type -> mayfly.v1.GetCrlsRequest
+	148, // 201: mayfly.v1.Revocations.WatchCuts:input_type -> mayfly.v1.WatchCutsRequest
+	83,  // 202: mayfly.v1.Revocations.ListCuts:input_type -> mayfly.v1.ListCutsRequest
+	149, // 203: mayfly.v1.Revocations.ConfirmCuts:input_type -> mayfly.v1.ConfirmCutsRequest
+	151, // 204: mayfly.v1.Revocations.ListSubscribers:input_type -> mayfly.v1.ListSubscribersRequest
+	33,  // 205: mayfly.v1.Budgets.GetBudget:input_type -> mayfly.v1.GetBudgetRequest
+	37,  // 206: mayfly.v1.Budgets.Spend:input_type -> mayfly.v1.SpendRequest
+	39,  // 207: mayfly.v1.Budgets.Reserve:input_type -> mayfly.v1.ReserveRequest
+	41,  // 208: mayfly.v1.Budgets.Release:input_type -> mayfly.v1.ReleaseRequest
+	43,  // 209: mayfly.v1.Policies.GetPolicies:input_type -> mayfly.v1.GetPoliciesRequest
+	136, // 210: mayfly.v1.Authorities.ListAuthorities:input_type -> mayfly.v1.ListAuthoritiesRequest
+	138, // 211: mayfly.v1.Authorities.PrepareAuthority:input_type -> mayfly.v1.PrepareAuthorityRequest
+	140, // 212: mayfly.v1.Authorities.ActivateAuthority:input_type -> mayfly.v1.ActivateAuthorityRequest
+	142, // 213: mayfly.v1.Authorities.RotateAuthority:input_type -> mayfly.v1.RotateAuthorityRequest
+	144, // 214: mayfly.v1.Authorities.RetireAuthority:input_type -> mayfly.v1.RetireAuthorityRequest
+	146, // 215: mayfly.v1.Authorities.TaintAuthority:input_type -> mayfly.v1.TaintAuthorityRequest
+	14,  // 216: mayfly.v1.Identities.Redeem:output_type -> mayfly.v1.RedeemResponse
+	16,  // 217: mayfly.v1.Identities.Attest:output_type -> mayfly.v1.AttestResponse
+	18,  // 218: mayfly.v1.Identities.Renew:output_type -> mayfly.v1.RenewResponse
+	20,  // 219: mayfly.v1.Identities.Spawn:output_type -> mayfly.v1.SpawnResponse
+	25,  // 220: mayfly.v1.Identities.MintJwt:output_type -> mayfly.v1.MintJwtResponse
+	27,  // 221: mayfly.v1.Identities.End:output_type -> mayfly.v1.EndResponse
+	29,  // 222: mayfly.v1.Identities.Extend:output_type -> mayfly.v1.ExtendResponse
+	31,  // 223: mayfly.v1.Identities.Whoami:output_type -> mayfly.v1.WhoamiResponse
+	63,  // 224: mayfly.v1.Tokens.Exchange:output_type -> mayfly.v1.ExchangeResponse
+	77,  // 225: mayfly.v1.Tokens.Introspect:output_type -> mayfly.v1.IntrospectResponse
+	79,  // 226: mayfly.v1.Tokens.Revoke:output_type -> mayfly.v1.TokensRevokeResponse
+	67,  // 227: mayfly.v1.Approvals.Ask:output_type -> mayfly.v1.AskResponse
+	69,  // 228: mayfly.v1.Approvals.GetApproval:output_type -> mayfly.v1.GetApprovalResponse
+	71,  // 229: mayfly.v1.Approvals.ListApprovals:output_type -> mayfly.v1.ListApprovalsResponse
+	73,  // 230: mayfly.v1.Approvals.Approve:output_type -> mayfly.v1.ApproveResponse
+	75,  // 231: mayfly.v1.Approvals.Deny:output_type -> mayfly.v1.DenyResponse
+	22,  // 232: mayfly.v1.Batches.Spawn:output_type -> mayfly.v1.SpawnBatchResponse
+	60,  // 233: mayfly.v1.Operations.CreateJoinToken:output_type -> mayfly.v1.CreateJoinTokenResponse
+	82,  // 234: mayfly.v1.Operations.Revoke:output_type -> mayfly.v1.RevokeResponse
+	87,  // 235: mayfly.v1.Operations.Reopen:output_type -> mayfly.v1.ReopenResponse
+	89,  // 236: mayfly.v1.Operations.Backup:output_type -> mayfly.v1.BackupResponse
+	91,  // 237: mayfly.v1.Operations.Reload:output_type -> mayfly.v1.ReloadResponse
+	94,  // 238: mayfly.v1.Operations.CompareConfiguration:output_type -> mayfly.v1.CompareConfigurationResponse
+	48,  // 239: mayfly.v1.Inspection.ListAgents:output_type -> mayfly.v1.ListAgentsResponse
+	50,  // 240: mayfly.v1.Inspection.GetAgent:output_type -> mayfly.v1.GetAgentResponse
+	52,  // 241: mayfly.v1.Inspection.ListClasses:output_type -> mayfly.v1.ListClassesResponse
+	54,  // 242: mayfly.v1.Inspection.GetStatus:output_type -> mayfly.v1.GetStatusResponse
+	97,  // 243: mayfly.v1.History.ListEntries:output_type -> mayfly.v1.ListEntriesResponse
+	99,  // 244: mayfly.v1.History.GetDecision:output_type -> mayfly.v1.GetDecisionResponse
+	104, // 245: mayfly.v1.Decisions.Explain:output_type -> mayfly.v1.ExplainResponse
+	113, // 246: mayfly.v1.Decisions.WhoCan:output_type -> mayfly.v1.WhoCanResponse
+	118, // 247: mayfly.v1.Decisions.WhatIf:output_type -> mayfly.v1.WhatIfResponse
+	122, // 248: mayfly.v1.Decisions.Replay:output_type -> mayfly.v1.ReplayResponse
+	125, // 249: mayfly.v1.Decisions.Govern:output_type -> mayfly.v1.GovernResponse
+	129, // 250: mayfly.v1.Bundles.GetBundle:output_type -> mayfly.v1.GetBundleResponse
+	134, // 251: mayfly.v1.Bundles.WatchBundle:output_type -> mayfly.v1.WatchBundleResponse
+	131, // 252: mayfly.v1.Bundles.GetCrls:output_type -> mayfly.v1.GetCrlsResponse
+	154, // 253: mayfly.v1.Revocations.WatchCuts:output_type -> mayfly.v1.WatchCutsResponse
+	84,  // 254: mayfly.v1.Revocations.ListCuts:output_type -> mayfly.v1.ListCutsResponse
+	150, // 255: mayfly.v1.Revocations.ConfirmCuts:output_type -> mayfly.v1.ConfirmCutsResponse
+	152, // 256: mayfly.v1.Revocations.ListSubscribers:output_type -> mayfly.v1.ListSubscribersResponse
+	34,  // 257: mayfly.v1.Budgets.GetBudget:output_type -> mayfly.v1.GetBudgetResponse
+	38,  // 258: mayfly.v1.Budgets.Spend:output_type -> mayfly.v1.SpendResponse
+	40,  // 259: mayfly.v1.Budgets.Reserve:output_type -> mayfly.v1.ReserveResponse
+	42,  // 260: mayfly.v1.Budgets.Release:output_type -> mayfly.v1.ReleaseResponse
+	44,  // 261: mayfly.v1.Policies.GetPolicies:output_type -> mayfly.v1.GetPoliciesResponse
+	137, // 262: mayfly.v1.Authorities.ListAuthorities:output_type -> mayfly.v1.ListAuthoritiesResponse
+	139, // 263: mayfly.v1.Authorities.PrepareAuthority:output_type -> mayfly.v1.PrepareAuthorityResponse
+	141, // 264: mayfly.v1.Authorities.ActivateAuthority:output_type -> mayfly.v1.ActivateAuthorityResponse
+	143, // 265: mayfly.v1.Authorities.RotateAuthority:output_type -> mayfly.v1.RotateAuthorityResponse
+	145, // 266: mayfly.v1.Authorities.RetireAuthority:output_type -> mayfly.v1.RetireAuthorityResponse
+	147, // 267: mayfly.v1.Authorities.TaintAuthority:output_type -> mayfly.v1.TaintAuthorityResponse
+	216, // [216:268] is the sub-list for method output_type
+	164, // [164:216] is the sub-list for method input_type
+	164, // [164:164] is the sub-list for extension type_name
+	164, // [164:164] is the sub-list for extension extendee
+	0,   // [0:164] is the sub-list for field type_name
 }
 
 func init() { file_mayfly_v1_mayfly_proto_init() }
@@ -13035,6 +13277,7 @@ func file_mayfly_v1_mayfly_proto_init() {
 	file_mayfly_v1_mayfly_proto_msgTypes[107].OneofWrappers = []any{
 		(*WhatIfRequest_Revoke)(nil),
 		(*WhatIfRequest_Limit)(nil),
+		(*WhatIfRequest_Policies)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -13042,7 +13285,7 @@ func file_mayfly_v1_mayfly_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_mayfly_v1_mayfly_proto_rawDesc), len(file_mayfly_v1_mayfly_proto_rawDesc)),
 			NumEnums:      9,
-			NumMessages:   148,
+			NumMessages:   150,
 			NumExtensions: 0,
 			NumServices:   13,
 		},
