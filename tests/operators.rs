@@ -196,7 +196,7 @@ async fn t240_auditors_read_everything_and_change_nothing_and_people_are_what_th
     }
     assert_eq!(
         access::TABLE.iter().filter(|(_, roles)| roles.contains(&Role::Auditor)).count(),
-        15,
+        16,
         "what auditors may is listed"
     );
     // What an auditor sees is somebody else's, and is whole.

@@ -18,18 +18,23 @@ const SERVICES: [&str; 2] = ["agent-sdk/src/delegation", "agent-sdk/verify/src/r
 const OTHERS: &[&str] = &[
     "CA_FILE_EMPTY",
     "CA_FILE_UNREADABLE",
+    "DBUS_SESSION_BUS_ADDRESS",
     "ISSUER_ALGORITHMS",
     "ISSUER_AUDIENCES",
     "ISSUER_NAME",
     "ISSUER_TWICE",
     "ISSUER_URL",
+    "MAYFLY_CONTEXT",
+    "MAYFLY_HOME",
     "NOTIFY_SOCKET",
     "PROVIDER_REFUSED",
     "PROVIDER_UNREACHABLE",
     "SPIFFE_ENDPOINT_SOCKET",
+    "SSH_AUTH_SOCK",
     "TLS_CLIENT",
     "WATCHDOG_PID",
     "WATCHDOG_USEC",
+    "XDG_RUNTIME_DIR",
 ];
 /// What stands before the name of an environment variable.
 const ENVIRONMENT: &[&str] = &["env!(", "env::var(", "env::var_os(", "env =", "absolute(", ".env("];

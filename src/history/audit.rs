@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use mayfly_verify::User;
 use parking_lot::{Condvar, Mutex};
 
 use super::History;
@@ -228,10 +229,16 @@ impl Worker {
             return self.target.open().map(|()| false);
         }
         let (mut lines, mut bytes, mut failed) = (Vec::new(), 0, None);
+        let rules = self.ledger.rules();
         self.reader.each(Range { from: self.next, ..Range::default() }, |index, sealed| {
             match sealed.open() {
                 Ok(entry) => {
-                    let object = object(&message(entry)).to_string();
+                    let mut entry = message(entry);
+                    if let Some(user) = &mut entry.user {
+                        let of = User { iss: user.iss.clone(), sub: user.sub.clone() };
+                        user.name = rules.user_name(&of);
+                    }
+                    let object = object(&entry).to_string();
                     bytes += object.len();
                     lines.push((index, object));
                 }
