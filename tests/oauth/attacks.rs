@@ -141,7 +141,7 @@ async fn t192_a_subject_token_that_is_wrong_in_one_thing_is_refused() {
     let child = house.dev.json("spawn --as c1 --class worker --out w1")["agent_id"].as_str().unwrap().to_owned();
     for named in [&child, &c1] {
         let (token, proof) = (corp.token("JWT", &json!({ "may_act": { "sub": named } })), house.assertion("w1"));
-        let more = [("actor_token", proof.as_str()), ("actor_token_type", super::JWT)];
+        let more = [("actor_token", proof.as_str()), ("actor_token_type", JWT)];
         let answer = exchange(&house, "c1", &token, &more).await;
         assert_eq!(error(&answer), (400, "invalid_request"), "{named}: {answer:?}");
     }

@@ -87,7 +87,7 @@ fn policies(n: u64) -> Arc<Policies> {
         text += &format!("@id(\"p{id}\") @owner(\"o\") @reason(\"r\")\n{one}\n");
     }
     let mut texts = vec![("a.cedar".to_owned(), text)];
-    if n % 8 == 0 {
+    if n.is_multiple_of(8) {
         let permit = "permit (principal, action, resource) when { context.scopes.contains(Scope::\"b\") };";
         texts.push(("b.cedar".to_owned(), format!("@id(\"some\") @owner(\"o\") @reason(\"r\")\n{permit}\n")));
         texts.push(("set.toml".to_owned(), "default = \"deny\"\nowner = \"o\"\nreason = \"r\"\n".to_owned()));
