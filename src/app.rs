@@ -30,7 +30,7 @@ use tokio::sync::{mpsc, watch};
 use crate::acts::asking::Explaining;
 use crate::acts::rotate::Rotation;
 use crate::acts::status::{Health, Ready};
-use crate::acts::{Configuration, Issuer, KeptPolicies, Throttle, client, configure, inspect, ping, reach, revoke};
+use crate::acts::{Configuration, Issuer, KeptPolicies, Throttle, configure, inspect, ping, reach, revoke};
 use crate::authority::{Authority, Seal};
 use crate::caller::Caller;
 use crate::clock::Clock;
@@ -214,7 +214,7 @@ pub async fn start_from(source: Option<Source>, mut config: Config, development:
         reach,
         hooks,
         throttle: Throttle::new(config.writes.clone()),
-        clients: client::Clients::default(),
+        clients: Arc::default(),
         proofs: Proofs::new().map_err(|e| e.to_string())?,
         iss: iss.clone(),
         rejoin: development.then_some(rejoin),

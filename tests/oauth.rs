@@ -391,6 +391,29 @@ async fn t331_of_requests_at_once_that_record_something_and_that_record_nothing_
     assert_eq!(read(house.post("token", &exchanged(MAIL)).await).await.0, 200);
 }
 
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn t331_an_assertion_is_held_until_its_record_is_durable_also_if_the_caller_gives_up() {
+    let faults = support::faults::Faults::new();
+    let dev = faults.start(tempfile::tempdir().unwrap());
+    dev.token("demo", "demo.jwt");
+    dev.json("spawn --class researcher --user-token demo.jwt --out a1");
+    let house = House::of(dev);
+    let assertion = house.assertion("a1");
+    let client = [("client_assertion_type", BEARER), ("client_assertion", assertion.as_str())];
+    faults.set("hang", true);
+    let exchanged = [&client[..], &[("grant_type", "client_credentials"), ("resource", MAIL)]].concat();
+    let given_up = tokio::time::timeout(std::time::Duration::from_millis(500), house.post("token", &exchanged)).await;
+    assert!(given_up.is_err(), "the journal does not answer");
+    tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+    // The record is in a commit, and will be durable.
+    let introspected = [&client[..], &[("token", "x")]].concat();
+    let got = read(house.post("introspect", &introspected).await).await;
+    faults.set("hang", false);
+    assert_eq!((got.0, error(&got)), (401, (401, "invalid_client")), "{got:?}");
+    assert_eq!(read(house.post("introspect", &introspected).await).await.0, 401);
+}
+
 /// Starts `n` at once.
 async fn futures<T: Send + 'static, F: Future<Output = T>>(n: usize, mut begin: impl FnMut() -> F) -> Vec<T> {
     let mut all: Vec<_> = (0..n).map(|_| Box::pin(begin())).collect();

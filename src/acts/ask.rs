@@ -1,6 +1,8 @@
 //! Ask: an agent asks a person for an approval, which its class requires for some requests. No call waits for the answer: the
 //! question is a record.
 
+use std::sync::Arc;
+
 use mayfly_verify::approval::Shown;
 
 use super::{Issuer, client, reach, webhook};
@@ -42,6 +44,8 @@ pub struct Ask {
     pub reason: String,
     /// Seconds for which it may wait.
     pub expires: u64,
+    /// The JWT-SVID by which the caller has proved itself. `None` if that was a certificate.
+    pub held: Option<Arc<client::Held>>,
 }
 
 /// Asks for an approval: the approval as it waits, and the revision of its record.
@@ -62,8 +66,8 @@ pub async fn ask(issuer: &Issuer, caller: Caller, asked: Asked) -> Result<(Appro
     scopes.dedup();
     let actions = read_actions(&issuer.ledger.rules().actions, &details)?;
     let expires = if expires == 0 { LONGEST } else { expires.min(LONGEST) };
-    let _held = client::hold(issuer, &caller)?;
-    let ask = Ask { wanted: Wanted { audience, scopes, actions }, reason, expires };
+    let held = client::hold(issuer, &caller)?;
+    let ask = Ask { wanted: Wanted { audience, scopes, actions }, reason, expires, held };
     let (approval, revision, is_new) = issuer.pipeline.record(caller, ask).await?;
     if is_new {
         webhook::tell(issuer, &approval);

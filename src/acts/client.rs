@@ -4,6 +4,7 @@
 //! tried at most, and the number of signatures that are verified at once is bounded.
 
 use std::collections::{HashMap, HashSet};
+use std::fmt;
 use std::sync::Arc;
 
 use mayfly_verify::{AgentId, Possession, Principal, Workload, inspect_jwt, inspect_jwt_end, verify_jwt};
@@ -100,23 +101,29 @@ impl Clients {
     }
 
     /// Holds a JWT-SVID while a request of it is carried. Fails if it was used before, or is being used now.
-    fn hold(&self, jti: [u8; 16]) -> Result<Held<'_>, Denial> {
+    fn hold(self: &Arc<Self>, jti: [u8; 16]) -> Result<Held, Denial> {
         let mut uses = self.uses.lock();
         if uses.ends.contains_key(&jti) || !uses.held.insert(jti) {
             return Err(assertion_used());
         }
-        Ok(Held { clients: self, jti })
+        Ok(Held { clients: Arc::clone(self), jti })
     }
 }
 
-/// A JWT-SVID whose request is being recorded. When this is dropped, either the record uses it up, or the request was refused and it can
-/// be used again.
-pub(super) struct Held<'c> {
-    clients: &'c Clients,
+/// A JWT-SVID whose request is being recorded. It is a part of the act, which goes on when its caller gives up. When this is dropped,
+/// either the record uses it up, or the request was refused and it can be used again.
+pub struct Held {
+    clients: Arc<Clients>,
     jti: [u8; 16],
 }
 
-impl Drop for Held<'_> {
+impl fmt::Debug for Held {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Held")
+    }
+}
+
+impl Drop for Held {
     fn drop(&mut self) {
         self.clients.uses.lock().held.remove(&self.jti);
     }
@@ -203,9 +210,9 @@ pub fn spend(issuer: &Issuer, caller: &Caller) -> Result<(), Denial> {
 /// Holds the JWT-SVID of a caller for a request whose record uses it up. `None` for callers with a certificate.
 ///
 /// T331: the record is in the state only when it is durable, and a request that records nothing could use the same JWT-SVID until then.
-pub(super) fn hold<'i>(issuer: &'i Issuer, caller: &Caller) -> Result<Option<Held<'i>>, Denial> {
+pub(super) fn hold(issuer: &Issuer, caller: &Caller) -> Result<Option<Arc<Held>>, Denial> {
     let Caller::Bearer { jti, .. } = caller else { return Ok(None) };
-    issuer.clients.hold(*jti).map(Some)
+    issuer.clients.hold(*jti).map(|held| Some(Arc::new(held)))
 }
 
 #[cfg(test)]
@@ -237,7 +244,7 @@ mod tests {
 
     #[test]
     fn t331_a_jwt_svid_of_a_request_that_is_being_recorded_is_used_by_no_other() {
-        let clients = Clients::default();
+        let clients = Arc::new(Clients::default());
         let spend = |n| clients.spend(jti(n), 100, "one".parse().unwrap(), 1).map_err(|denial| denial.code);
         let held = clients.hold(jti(1)).unwrap();
         assert!(clients.hold(jti(1)).is_err() && spend(1) == Err("ASSERTION_USED") && spend(2) == Ok(()));

@@ -3,6 +3,8 @@
 
 mod evidence;
 
+use std::sync::Arc;
+
 use mayfly_verify::{User, sha256};
 use uuid::Uuid;
 
@@ -79,6 +81,8 @@ pub struct Exchange {
     pub wants_id_jag: Option<bool>,
     /// The resource behind the audience that an ID-JAG is for.
     pub resource: Option<String>,
+    /// The JWT-SVID by which the caller has proved itself. `None` if that was a certificate.
+    pub held: Option<Arc<client::Held>>,
 }
 
 /// An access token for one audience.
@@ -118,8 +122,9 @@ pub async fn exchange(issuer: &Issuer, caller: Caller, asked: Asked) -> Result<(
     let signed = |token: &str| sha256(token.rsplit_once('.').map_or(token, |(signed, _)| signed).as_bytes());
     let digest = (!subject_token.is_empty()).then(|| signed(&subject_token));
     let wants_id_jag = id_jag;
-    let act = Exchange { audience, scopes, presented, digest, proved, actions, approval, for_agent, wants_id_jag, resource };
-    let _held = client::hold(issuer, &caller)?;
+    let held = client::hold(issuer, &caller)?;
+    let act =
+        Exchange { audience, scopes, presented, digest, proved, actions, approval, for_agent, wants_id_jag, resource, held };
     issuer.pipeline.issue(caller, act).await
 }
 

@@ -4,9 +4,9 @@
 //! No request waits for it. What is lost, also by a restart, can be answered at the page and by a command, and is asked again with the same
 //! question.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mayfly_verify::User;
 use mayfly_verify::approval::binding_code;
@@ -18,9 +18,9 @@ use tokio::task::{Id, JoinSet};
 use super::answer::{self, Answer, Says};
 use super::{Issuer, user};
 use crate::assertion::{Hint, Presenter};
-use crate::caller::Caller;
+use crate::caller::{Caller, Origin};
 use crate::clock::SECOND;
-use crate::denial::{Denial, No};
+use crate::denial::{Denial, Kind, No};
 use crate::judge::access::Action;
 use crate::judge::approval::{answerers, standing};
 use crate::login::ciba::{Polled, Question as Words};
@@ -33,6 +33,12 @@ const ASKED: usize = 1024;
 const WAITING: usize = 1024;
 /// Questions that are put to one person at once. More of them wait at the page, and do not ring.
 const OF_PERSON: usize = 4;
+/// Questions that ring at one person within a time, whatever became of them.
+const RINGS: (usize, Duration) = (10, Duration::from_secs(300));
+/// How many of them are remembered, of all people together.
+const RUNG: usize = 64 * ASKED;
+/// Pause before an answer is recorded again after a fault that passes.
+const AGAIN: Duration = Duration::from_secs(2);
 /// Polls in a row that may fail.
 const FAILURES: u32 = 5;
 /// How far the clock of a provider may be behind ours, in seconds.
@@ -104,6 +110,7 @@ pub(super) fn ask(issuer: &Issuer, approval: &Approval) {
 /// Puts questions to people until `stop`. No more than so many at once, and none to one person twice.
 pub async fn keep(issuer: Arc<Issuer>, mut questions: mpsc::Receiver<Question>, mut stop: watch::Receiver<bool>) {
     let (mut asking, mut whom) = (JoinSet::new(), HashMap::<Id, (User, [u8; 16])>::new());
+    let mut rung = VecDeque::<(Instant, User)>::new();
     loop {
         tokio::select! {
             _ = stop.wait_for(|stop| *stop) => return,
@@ -115,11 +122,17 @@ pub async fn keep(issuer: Arc<Issuer>, mut questions: mpsc::Receiver<Question>, 
                 if whom.values().any(|known| *known == (person.clone(), approval)) {
                     continue;
                 }
-                // T332: a person whose device rings all the time says yes to end it.
-                if whom.values().filter(|(known, _)| *known == person).count() >= OF_PERSON {
+                while rung.front().is_some_and(|(at, _)| at.elapsed() > RINGS.1) {
+                    rung.pop_front();
+                }
+                // T332: a person whose device rings all the time, at once or one time after another, says yes to end it.
+                let at_once = whom.values().filter(|(known, _)| *known == person).count();
+                let of_late = rung.iter().filter(|(_, known)| *known == person).count();
+                if at_once >= OF_PERSON || of_late >= RINGS.0 || rung.len() >= RUNG {
                     count("dropped");
                     continue;
                 }
+                rung.push_back((Instant::now(), person.clone()));
                 let (issuer, asked) = (Arc::clone(&issuer), person.clone());
                 let handle = asking.spawn(async move { count(put(&issuer, &asked, &approval).await) });
                 whom.insert(handle.id(), (person, approval));
@@ -156,14 +169,15 @@ async fn put(issuer: &Issuer, person: &User, id: &[u8; 16]) -> &'static str {
         Hint::IssSub => json!({ "format": "iss_sub", "iss": person.iss, "sub": person.sub }).to_string(),
         Hint::Claim(name) => match claimed {
             Some(claimed) => claimed,
-            None => return failed("login_hint", &format!("the tokens of the user had no claim `{name}`")),
+            // The claim comes from the token by which they let this agent act. Whoever else may answer has given none.
+            None => return failed("login_hint", &format!("no token of theirs has told what their claim `{name}` is")),
         },
     };
     // 1. The request. It lasts no longer than the question.
     let now = issuer.clock.seconds();
     let words = Words {
         hint: &hint,
-        code: &binding_code(&approval.digest),
+        code: &binding_code(&approval.id, &approval.digest),
         details: &approval.details,
         types: &approval.types,
         seconds: (approval.ends_at / SECOND).saturating_sub(now).max(1),
@@ -189,19 +203,22 @@ async fn put(issuer: &Issuer, person: &User, id: &[u8; 16]) -> &'static str {
             Ok(Polled::TooEarly) => asked.slow_down(),
             Ok(Polled::Expired) => return "expired",
             Ok(Polled::Refused) => {
-                let caller = Caller::User { user: person.clone(), issued_at: issuer.clock.seconds(), only_revokes: false };
-                return match record(issuer, caller, &approval, (Says::No, &asked.id, None)).await {
+                let no = || {
+                    let caller = Caller::User { user: person.clone(), issued_at: issuer.clock.seconds(), only_revokes: false };
+                    record(issuer, caller, &approval, (Says::No, &asked.id, None))
+                };
+                return match at_last(issuer, (person, id), no).await {
                     Ok(()) => "denied",
                     Err(no) => failed("answer", &no),
                 };
             }
             Ok(Polled::Agreed(token)) => {
-                return match agreed(issuer, person, &approval, (&token, now)).await {
+                return match at_last(issuer, (person, id), || agreed(issuer, person, &approval, (&token, now))).await {
                     Ok(()) => "approved",
                     Err(no) => failed("answer", &no),
                 };
             }
-            Err(cause @ (LoginError::Refused(_) | LoginError::Client(_))) => return failed("poll", &cause),
+            Err(cause @ LoginError::Refused(_)) => return failed("poll", &cause),
             Err(cause) => {
                 failures += 1;
                 if failures >= FAILURES {
@@ -210,6 +227,30 @@ async fn put(issuer: &Issuer, person: &User, id: &[u8; 16]) -> &'static str {
                 asked.slow_down();
             }
         }
+    }
+}
+
+/// Records an answer, which the provider gives once: again after a fault that passes, for as long as the question waits. What is refused for
+/// good stands in the history.
+async fn at_last<F: Future<Output = Result<(), No>>>(
+    issuer: &Issuer,
+    (person, id): (&User, &[u8; 16]),
+    answer: impl Fn() -> F,
+) -> Result<(), No> {
+    loop {
+        let no = match answer().await {
+            Ok(()) => return Ok(()),
+            Err(no) => no,
+        };
+        let passes = matches!(&no, No::Denial(denial) if matches!(denial.kind, Kind::Unavailable | Kind::Exhausted));
+        if !passes || waits(issuer, person, id).is_none() {
+            let origin = Origin::new("Approvals/AnswerAtProvider", None);
+            let caller = Caller::User { user: person.clone(), issued_at: issuer.clock.seconds(), only_revokes: false };
+            let _ = origin.caller.set(caller);
+            issuer.history.denied(&origin, &no);
+            return Err(no);
+        }
+        tokio::time::sleep(AGAIN).await;
     }
 }
 

@@ -1,20 +1,19 @@
 //! Webhook: a program of the operator's is told of each question to a person, with what is asked and a link to the page for the answer. It
 //! can pass that on, to a chat or by mail. Nobody answers by it: whoever opens the link signs in first.
 //!
-//! The body is signed as Standard Webhooks 1.0 have it. The link is signed too, names one question and ends with it, so nobody can send
-//! people to the page by a link of their own.
+//! The body is signed as Standard Webhooks 1.0 have it. The link is signed too, names one question and ends with it: a link that was
+//! changed leads nowhere. It opens nothing that the address of the page alone would not open. A caller that gives up while its question
+//! is recorded may leave it untold; it waits at the page all the same.
 
 use aws_lc_rs::hmac;
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use mayfly_verify::approval::binding_code;
 use serde_json::{Value, json};
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 use zeroize::Zeroizing;
 
 use super::{Issuer, approvals};
-use crate::clock::SECOND;
+use crate::clock::{SECOND, rfc3339};
 pub use crate::notify::Endpoint;
 use crate::notify::{Notice, Proof};
 use crate::state::{Agent, Approval};
@@ -78,10 +77,7 @@ pub(super) fn tell(issuer: &Issuer, approval: &Approval) {
 
 fn told(issuer: &Issuer, approval: &Approval, agent: &Agent, link: Option<&str>) -> Value {
     let td = &issuer.trust_domain;
-    let time = |micros: u64| {
-        let at = i64::try_from(micros / SECOND).ok().and_then(|at| OffsetDateTime::from_unix_timestamp(at).ok());
-        at.and_then(|at| at.format(&Rfc3339).ok())
-    };
+    let time = |micros: u64| rfc3339(micros / SECOND);
     json!({
         "type": "approval.asked",
         "timestamp": time(approval.asked_at),
@@ -95,7 +91,7 @@ fn told(issuer: &Issuer, approval: &Approval, agent: &Agent, link: Option<&str>)
             "scopes": approval.scopes,
             "reason": approval.reason,
             "digest": hex::encode(approval.digest),
-            "binding_code": binding_code(&approval.digest),
+            "binding_code": binding_code(&approval.id, &approval.digest),
             "expires_at": time(approval.ends_at),
             "link": link,
         },

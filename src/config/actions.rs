@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use toml::{Table, Value};
 
 use super::Webhook;
-use super::issuers::https_with_query;
+use super::issuers::https;
 use super::reader::Reader;
 use crate::judge::action::{Action, ActionType, Catalogue, Field};
 use crate::judge::approval::{ApprovalRule, Person, Waiting, What};
@@ -156,7 +156,7 @@ pub(super) fn read_approvals(a: &mut Reader) -> (Waiting, Option<Webhook>) {
     let mut w = a.section("webhook");
     let url = w.parsed("url", None, |s| match on_loopback(s) {
         true => Ok(s.to_owned()),
-        false => https_with_query(s).map_err(|e| format!("{e}; without TLS only a program on this machine is told")),
+        false => https(s).map_err(|e| format!("{e}; without TLS only a program on this machine is told")),
     });
     let secret_file = w.parsed("secret_file", None, |s| Ok(PathBuf::from(s)));
     let ca_file = w.optional("ca_file", |s| Ok(PathBuf::from(s)));

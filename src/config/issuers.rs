@@ -106,7 +106,7 @@ pub(super) fn https(s: &str) -> Result<String, String> {
 }
 
 /// Accepts an https URL without user, password and fragment.
-pub(super) fn https_with_query(s: &str) -> Result<String, String> {
+fn https_with_query(s: &str) -> Result<String, String> {
     let url = reqwest::Url::parse(s).map_err(|e| e.to_string())?;
     let plain = url.scheme() == "https" && url.username().is_empty() && url.password().is_none() && url.fragment().is_none();
     if plain { Ok(s.to_owned()) } else { Err("write an https URL without user or fragment".into()) }

@@ -213,6 +213,14 @@ fn t332_a_person_is_asked_about_a_few_things_at_once_and_a_provider_that_fails_h
     becomes(&dev, &question, "approved");
     let polls = asked(&corp, before).polls;
     assert!(polls.len() == 2 && polls[1] - polls[0] >= Duration::from_secs(6), "{polls:?}");
+    // One after another, too: seven were asked about since the start.
+    let before = corp.people().len();
+    for n in 0..5 {
+        let question = ask(&dev, "c1", &format!("{n}.22"));
+        std::thread::sleep(Duration::from_millis(500));
+        dev.json(&format!("deny {} --user-token own.jwt", id(&question)));
+    }
+    assert_eq!(corp.people().len(), before + 3, "ten in five minutes, and no more");
     // A provider that is told in another way whom to ask: a claim of the token by which the user let the agent act.
     corp.breaks("issuer");
     ask(&dev, "c1", "1.11");

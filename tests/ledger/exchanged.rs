@@ -58,6 +58,7 @@ pub(super) fn exchange(audience: &str, scopes: Vec<String>, presented: Presented
         for_agent: None,
         wants_id_jag: None,
         resource: None,
+        held: None,
     }
 }
 
@@ -193,7 +194,7 @@ impl Lineage {
         let n = usize::try_from(chance.below(self.agents.len() as u64)).unwrap();
         let actions = (0..=chance.below(2)).map(|_| payment(&self.house, 1 + chance.below(10_000))).collect();
         let wanted = Wanted { audience: BANK.into(), scopes: vec![], actions };
-        let question = ask::Ask { wanted, reason: "why".into(), expires: 600 };
+        let question = ask::Ask { wanted, reason: "why".into(), expires: 600, held: None };
         let Ok(Outcome::Approval(asked)) = self.house.ask(self.caller(n), Proposal::Question(question)) else { return };
         // Somebody answers, mostly the user, and mostly a part of it.
         let by = if chance.below(4) == 0 { user("ben") } else { self.user(n) };

@@ -51,10 +51,18 @@ impl Shown<'_> {
 /// The letters of codes: those of RFC 4648 base32hex without those that people take for another (Crockford's).
 const LETTERS: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
 
-/// A short code for a digest of what a person is shown, such as `mayfly-8F3K-Q2M7`. Their own provider shows it to them when it asks for
-/// their consent, and they compare it with the code beside the question. Keycloak and Auth0 take it as a `binding_message`.
-pub fn binding_code(digest: &[u8; 32]) -> String {
-    let first = digest.iter().take(5).fold(0u64, |bits, byte| bits << 8 | u64::from(*byte));
+/// A short code for a question, such as `mayfly-8F3K-Q2M7`, from the id of the approval and the digest of what a person is shown. Their own
+/// provider shows it to them when it asks for their consent, and they compare it with the code beside the question. Keycloak and Auth0
+/// take it as a `binding_message`.
+///
+/// The issuer draws the id once the question is made. By the digest alone an agent could make two questions with one code: it chooses
+/// all that the digest covers, and a code has 40 bits.
+pub fn binding_code(id: &[u8; 16], digest: &[u8; 32]) -> String {
+    code(&sha256(&[id.as_slice(), digest].concat()))
+}
+
+fn code(bound: &[u8; 32]) -> String {
+    let first = bound.iter().take(5).fold(0u64, |bits, byte| bits << 8 | u64::from(*byte));
     let letter = |n: u64| LETTERS.get(usize::try_from(first >> (35 - 5 * n) & 31).unwrap_or(0)).copied().map_or('0', char::from);
     let (one, other): (String, String) = ((0..4).map(letter).collect(), (4..8).map(letter).collect());
     format!("mayfly-{one}-{other}")
@@ -68,16 +76,25 @@ mod tests {
     #[test]
     fn a_code_follows_from_the_first_forty_bits_and_fits_the_patterns_of_providers() {
         let mut digest = [0; 32];
-        assert_eq!(binding_code(&digest), "mayfly-0000-0000");
+        assert_eq!(code(&digest), "mayfly-0000-0000");
         digest[..5].copy_from_slice(&[0xff; 5]);
-        assert_eq!(binding_code(&digest), "mayfly-ZZZZ-ZZZZ");
+        assert_eq!(code(&digest), "mayfly-ZZZZ-ZZZZ");
         digest[..5].copy_from_slice(&[0b00001_000, 0b10_00011_0, 0b0100_0010, 0b1_00110_00, 0b111_01000]);
-        assert_eq!(binding_code(&digest), "mayfly-1234-5678");
+        assert_eq!(code(&digest), "mayfly-1234-5678");
         let of_both = |c: char| c.is_ascii_alphanumeric() || c == '-';
         for n in 0..1000u32 {
-            let code = binding_code(&sha256(&n.to_be_bytes()));
+            let code = binding_code(&[7; 16], &sha256(&n.to_be_bytes()));
             assert!(code.len() <= 50 && code.chars().all(of_both), "{code}");
         }
+    }
+
+    #[test]
+    fn t336_two_digests_that_begin_alike_have_different_codes() {
+        let (one, mut other) = ([9; 32], [9; 32]);
+        other[31] = 8;
+        assert_eq!(code(&one), code(&other), "what an agent can make");
+        assert_ne!(binding_code(&[1; 16], &one), binding_code(&[1; 16], &other));
+        assert_ne!(binding_code(&[1; 16], &one), binding_code(&[2; 16], &one), "the same question asked again");
     }
 
     #[test]

@@ -56,8 +56,10 @@ pub(in crate::cli) fn digest(approval: &v1::Approval) -> Option<String> {
 
 /// The code that a provider shows the person whom it asks. `None` if the digest cannot be read.
 fn code(approval: &v1::Approval) -> Option<String> {
-    let mut digest = [0; 32];
-    hex::decode_to_slice(&approval.digest, &mut digest).ok().map(|()| binding_code(&digest))
+    let (mut id, mut digest) = ([0; 16], [0; 32]);
+    hex::decode_to_slice(&approval.approval_id, &mut id).ok()?;
+    hex::decode_to_slice(&approval.digest, &mut digest).ok()?;
+    Some(binding_code(&id, &digest))
 }
 
 /// The text for an agent that has asked for an approval.

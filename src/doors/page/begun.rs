@@ -85,6 +85,7 @@ impl Seals {
 
     /// Uses up a sign-in that was opened, at `now` (Unix seconds), for a browser in this network. `Ok(false)` if it was used before.
     pub(super) fn answer(&self, cookie: &str, network: Option<IpAddr>, now: u64) -> Result<bool, Denial> {
+        let network = network.map(subscriber);
         let mut answered = self.answered.lock();
         let key = sha256(cookie.as_bytes());
         if answered.ends.contains_key(&key) {
@@ -102,6 +103,14 @@ impl Seals {
         *answered.networks.entry(network).or_default() += 1;
         answered.ends.insert(key, (now.saturating_add(LIFE), network));
         Ok(true)
+    }
+}
+
+/// The part of a network by which its users are told apart here. One subscriber often has all networks with the same 48 bits of IPv6.
+fn subscriber(network: IpAddr) -> IpAddr {
+    match network {
+        IpAddr::V6(v6) => IpAddr::from((v6.to_bits() >> 80 << 80).to_be_bytes()),
+        v4 => v4,
     }
 }
 
@@ -158,6 +167,12 @@ mod tests {
             assert_eq!(answer(n, one, 1), Ok(true));
         }
         assert_eq!(answer(OF_NETWORK, one, 2), Err("BUSY"));
+        // All networks of one subscriber in IPv6 are one.
+        let theirs = |n: usize| Some(format!("2001:db8:7:{:x}::", n % 256).parse().unwrap());
+        for n in 0..OF_NETWORK {
+            assert_eq!(seals.answer(&format!("v6 {n}"), theirs(n), 1).ok(), Some(true));
+        }
+        assert_eq!(seals.answer("v6 more", theirs(77), 2).map_err(|denial| denial.code), Err("BUSY"));
         assert_eq!(answer(OF_NETWORK, other, 2), Ok(true));
         assert_eq!(answer(OF_NETWORK + 1, one, 1 + LIFE), Ok(true), "those that have ended are forgotten");
         assert_eq!(seals.answered.lock().ends.len(), 2);

@@ -83,7 +83,7 @@ pub(super) fn approval(served: &Served, session: &Session, known: &Known) -> Str
     );
     row("How often", &terms);
     // What their own provider shows them, if it asks them too.
-    row("Code", &text(&binding_code(&approval.digest)));
+    row("Code", &text(&binding_code(&approval.id, &approval.digest)));
     row("Asked", &time(approval.asked_at / SECOND));
     row(if *status == Status::Pending { "Answer until" } else { "Until" }, &time(approval.ends_at / SECOND));
     let state = match status {

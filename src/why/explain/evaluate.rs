@@ -216,6 +216,7 @@ fn of_use(
             for_agent: None,
             wants_id_jag: None,
             resource: None,
+            held: None,
         };
         said(j.verdict(&act, &itself, &chance))?
     };

@@ -194,6 +194,7 @@ fn exchanging(state: &State, rules: &Rules, place: (u64, u64), exchanged: &Excha
         for_agent: None,
         wants_id_jag: Some(exchanged.id_jag),
         resource: None,
+        held: None,
     };
     let caller = Caller::Bearer {
         id: agent.id(&rules.trust_domain),
