@@ -109,13 +109,17 @@ fn taken(global: &Global, as_of: v1::AsOf, losses: &[v1::PolicyLoss]) -> Result<
     output::print(global.output, &object, || {
         let mut lines = output::lines(losses, "no agent would lose anything", |loss| {
             let owner = loss.source.clone().unwrap_or_default().owner;
-            let policy = if loss.policy.is_empty() { "no policy permits it" } else { &loss.policy };
+            let why = match loss.policy.as_str() {
+                "" => format!("no policy permits it (the set is owned by {owner})"),
+                policy => format!("by {policy} of {owner}"),
+            };
             match loss.action.as_str() {
-                "renew" => format!("would end: {}  by {policy} of {owner}", loss.agent_id),
-                action => format!("would starve: {}  no {action} for {}  by {policy} of {owner}", loss.agent_id, loss.audience),
+                "renew" => format!("would end: {}  {why}", loss.agent_id),
+                action => format!("would starve: {}  no {action} for {}  {why}", loss.agent_id, loss.audience),
             }
         });
-        lines.extend((!as_of.exact).then(|| "records came faster than they could be followed, so this is not exact".to_owned()));
+        let not_exact = "this is not exact: agents changed meanwhile, faster than they could be followed, or a policy counts agents or budgets";
+        lines.extend((!as_of.exact).then(|| not_exact.to_owned()));
         lines
     })
 }

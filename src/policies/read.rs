@@ -1,5 +1,6 @@
 //! Reads a set of policies from a folder or from texts. Every fault is reported with its file and line, not only the first.
 
+use std::collections::HashMap;
 use std::path::Path;
 
 use cedar_policy::{ActionConstraint, Effect, PolicyId};
@@ -65,6 +66,11 @@ pub(super) fn folder(dir: &Path) -> Result<Vec<(String, String)>, Vec<String>> {
 /// The policies in texts, and the default decision.
 pub(super) fn texts(texts: &[(String, String)]) -> Result<(Vec<Read>, Default), Vec<String>> {
     let (mut faults, mut found, mut default) = (Vec::new(), Vec::<Read>::new(), Default::Permit);
+    let bytes: usize = texts.iter().map(|(_, text)| text.len()).sum();
+    if u64::try_from(bytes).unwrap_or(u64::MAX) > BYTES {
+        return Err(vec!["a set of policies has at most 1 MiB of text".to_owned()]);
+    }
+    let mut known = HashMap::<String, String>::new();
     for (file, text) in texts {
         if file == SET {
             match of_set(text) {
@@ -74,23 +80,26 @@ pub(super) fn texts(texts: &[(String, String)]) -> Result<(Vec<Read>, Default), 
             continue;
         }
         for Statement { text, line, levels } in statements(text) {
+            if found.len() == POLICIES {
+                return Err(vec![format!("{file}:{line}: a set has at most {POLICIES} policies")]);
+            }
             if levels > LEVELS {
                 let what = "the policy has more than 300 brackets and operators, where an `if` counts for 20: write several";
                 faults.push(format!("{file}:{line}: {what}"));
                 continue;
             }
             match policy(file, line, text) {
-                Ok((policy, _)) if found.iter().any(|(known, _)| known.id == policy.id) => {
-                    let before = found.iter().find(|(known, _)| known.id == policy.id).map_or("", |(known, _)| &known.file);
+                Ok((policy, _)) if known.contains_key(&policy.id) => {
+                    let before = known.get(&policy.id).map_or("", String::as_str);
                     faults.push(format!("{file}:{line}: `{}` is already the id of a policy in {before}", policy.id));
                 }
-                Ok(made) => found.push(made),
+                Ok(made) => {
+                    known.insert(made.0.id.clone(), made.0.file.clone());
+                    found.push(made);
+                }
                 Err(all) => faults.extend(all.into_iter().map(|e| format!("{file}:{line}: {e}"))),
             }
         }
-    }
-    if found.len() > POLICIES {
-        faults.push(format!("a set has at most {POLICIES} policies, and this has {}", found.len()));
     }
     if faults.is_empty() { Ok((found, default)) } else { Err(faults) }
 }

@@ -21,11 +21,11 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
+use super::losses;
 use crate::acts::Issuer;
 use crate::caller::Caller;
 use crate::denial::{Fault, No};
 use crate::journal::{self, record::Admitted, record::record::Body};
-use crate::policies::Policies;
 use crate::state::State;
 use crate::state::authority::Kind as AuthorityKind;
 pub(super) use again::request;
@@ -81,9 +81,14 @@ pub struct Difference {
     pub now: String,
 }
 
-/// Decides again what was decided since a time (Unix microseconds), for an operator. With a candidate set, finds what it would have
+/// Decides again what was decided since a time (Unix microseconds), for an operator. With the texts of a candidate set, finds what it would have
 /// decided otherwise.
-pub async fn replay(issuer: &Arc<Issuer>, caller: &Caller, since: u64, candidate: Option<Arc<Policies>>) -> Result<Replayed, No> {
+pub async fn replay(
+    issuer: &Arc<Issuer>,
+    caller: &Caller,
+    since: u64,
+    candidate: Option<Vec<(String, String)>>,
+) -> Result<Replayed, No> {
     let place = issuer.counting.place(caller)?;
     issuer.history.flush().await;
     let (asking, awaited) = (Arc::clone(issuer), Arc::new(()));
@@ -95,7 +100,7 @@ pub async fn replay(issuer: &Arc<Issuer>, caller: &Caller, since: u64, candidate
         let rules = ledger.rules();
         let mut past = Past::new(&rules, since, ledger.read(|state| Arc::clone(&state.authorities)));
         if let Some(candidate) = candidate {
-            past.compare(candidate);
+            past.compare(losses::read(candidate)?);
         }
         let mut sets = Sets::of(&asking, &rules)?;
         let mut denials = Denials::of(&asking, since)?;
@@ -130,7 +135,7 @@ pub async fn replay(issuer: &Arc<Issuer>, caller: &Caller, since: u64, candidate
         sets.at(&asking, u64::MAX, &mut past.rules);
         past.denied(&mut denials, u64::MAX);
         past.replayed.denials = denials.left_out;
-        Ok::<_, Fault>(past.replayed)
+        Ok::<_, No>(past.replayed)
     });
     let replayed = replayed.await.map_err(|e| Fault::new("replay", e))??;
     drop(awaited);

@@ -18,7 +18,7 @@ use crate::ledger::Ledger;
 use crate::state::{Agent, Standing, State};
 
 /// Agents that are visited under one lock.
-const PAGE: usize = 100;
+pub(super) const PAGE: usize = 100;
 /// Rows that are read at once.
 const ROWS: usize = 1000;
 /// Most rounds of following new records before the answer is returned as it is.
@@ -48,13 +48,23 @@ struct Touched {
 /// Visits every agent, as long as `awaited` says that the client waits. `has` is called for live agents only, under the lock of the
 /// state. Blocks.
 pub fn survey(issuer: &Issuer, has: impl Fn(&State, &Agent) -> bool, awaited: impl Fn() -> bool) -> Result<Found, Fault> {
-    survey_at(&issuer.ledger, issuer.clock.now(), has, awaited)
+    survey_at(&issuer.ledger, issuer.clock.now(), PAGE, has, awaited)
 }
 
-/// The same at a time, in Unix microseconds.
+/// The same where `has` takes long: it is called for one agent under a lock.
+pub(super) fn survey_slowly(
+    issuer: &Issuer,
+    has: impl Fn(&State, &Agent) -> bool,
+    awaited: impl Fn() -> bool,
+) -> Result<Found, Fault> {
+    survey_at(&issuer.ledger, issuer.clock.now(), 1, has, awaited)
+}
+
+/// The same at a time, in Unix microseconds, with `page` agents under one lock.
 pub(super) fn survey_at(
     ledger: &Ledger,
     at: u64,
+    page: usize,
     has: impl Fn(&State, &Agent) -> bool,
     awaited: impl Fn() -> bool,
 ) -> Result<Found, Fault> {
@@ -65,7 +75,7 @@ pub(super) fn survey_at(
     loop {
         let last = ledger.read(|state| {
             let mut last = None;
-            for agent in state.agents_after(after).take(PAGE) {
+            for agent in state.agents_after(after).take(page) {
                 if look(state, agent) {
                     found.agents.insert(agent.uuid);
                 }
@@ -84,11 +94,11 @@ pub(super) fn survey_at(
         let again: Vec<Uuid> = touched.agents.into_iter().chain(found.agents.iter().copied().filter(|_| touched.all)).collect();
         let mut at_head = false;
         // The state is read at least once, even if nothing was affected, to find out whether there are new records.
-        let pages = if again.is_empty() { 1 } else { again.len().div_ceil(PAGE) };
-        for page in 0..pages {
+        let pages = if again.is_empty() { 1 } else { again.len().div_ceil(page) };
+        for n in 0..pages {
             ledger.read(|state| {
                 at_head = state.revision == known;
-                for uuid in again.iter().skip(page * PAGE).take(PAGE) {
+                for uuid in again.iter().skip(n * page).take(page) {
                     if state.agent(uuid).is_some_and(|agent| look(state, agent)) {
                         found.agents.insert(*uuid);
                     } else {

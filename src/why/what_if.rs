@@ -6,16 +6,14 @@ use std::sync::Arc;
 
 use mayfly_verify::Target;
 use parking_lot::Mutex;
-use uuid::Uuid;
 
-use super::losses::losses;
-use super::survey::{Found, survey};
+use super::losses::{self, Losses};
+use super::survey::{Found, survey, survey_slowly};
 use crate::acts::{Issuer, revoke};
 use crate::caller::Caller;
 use crate::denial::{Denial, Fault, Kind, No};
 use crate::judge::limits::{Limit, Spawner};
 use crate::judge::{Judgement, Rules, Section, Source};
-use crate::policies::{Action, Policies};
 use crate::state::{Agent, State};
 
 /// A hypothetical change.
@@ -24,27 +22,14 @@ pub enum If {
     Revoke(Target),
     /// The limit with this name has this value.
     Limit(String, u64),
-    /// This set of policies is in force.
-    Policies(Arc<Policies>),
-}
-
-/// What an agent could not do any more.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Loss {
-    /// A renewal, without which the agent ends, a token or an access token.
-    pub action: Action,
-    /// The audience of the token; empty for a renewal.
-    pub audience: String,
-    /// The policy that would forbid it or could not be evaluated; empty if no policy would permit it.
-    pub policy: String,
-    /// Where that is, and who owns it.
-    pub source: Source,
+    /// The set of policies with these texts, by the names of their files, is in force.
+    Policies(Vec<(String, String)>),
 }
 
 /// A subject of a limit that would have no room for one more agent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Starved {
-    /// The subject, such as `user demo of https://…`.
+    /// The subject, such as `user dev/demo`.
     pub whose: String,
     /// How much is used.
     pub used: u64,
@@ -60,13 +45,13 @@ pub struct Answer {
     pub starved: Vec<Starved>,
     /// Where the limit is defined.
     pub source: Option<Source>,
-    /// For policies: what each of the agents would lose.
-    pub losses: BTreeMap<Uuid, Vec<Loss>>,
+    /// For policies: finds what each of the agents would lose.
+    pub losses: Option<Losses>,
 }
 
 impl Answer {
     fn of(agents: Found) -> Answer {
-        Answer { agents, starved: Vec::new(), source: None, losses: BTreeMap::new() }
+        Answer { agents, starved: Vec::new(), source: None, losses: None }
     }
 }
 
@@ -91,7 +76,7 @@ pub async fn what_if(issuer: &Arc<Issuer>, caller: &Caller, what: If) -> Result<
                 Ok(Answer::of(agents))
             }
             If::Limit(name, most) => limit(&asking, &name, most, waited),
-            If::Policies(set) => Ok(policies(&asking, set, waited)?),
+            If::Policies(texts) => policies(&asking, texts, waited),
         }
     });
     let answer = answered.await.map_err(|e| Fault::new("what if", e))?;
@@ -139,29 +124,14 @@ fn limit(issuer: &Issuer, name: &str, most: u64, waited: impl Fn() -> bool) -> R
     Ok(Answer { starved, source: Some(source), ..Answer::of(agents) })
 }
 
-fn policies(issuer: &Issuer, set: Arc<Policies>, waited: impl Fn() -> bool) -> Result<Answer, Fault> {
-    let (rules, at) = (issuer.ledger.rules(), issuer.clock.now());
+fn policies(issuer: &Issuer, texts: Vec<(String, String)>, waited: impl Fn() -> bool) -> Result<Answer, No> {
+    let set = losses::read(texts)?;
+    let losses = Losses::new(&issuer.ledger.rules(), set, issuer.clock.now());
     let began = issuer.ledger.read(|state| state.revision);
+    let mut agents = survey_slowly(issuer, |state, agent| !losses.of(state, agent, 1).is_empty(), waited)?;
     // A change of one agent changes the counts of others, which are not looked at again.
-    let counts = |set: &Policies| set.mentions().context("live") || set.mentions().context("budget");
-    let counted = counts(&set) || rules.policies.as_deref().is_some_and(counts);
-    let now = Rules { shadow: None, ..Rules::clone(&rules) };
-    let then = Rules { policies: Some(set), ..now.clone() };
-    let all: Mutex<BTreeMap<Uuid, Vec<Loss>>> = Mutex::default();
-    let loses = |state: &State, agent: &Agent| {
-        let losses = losses(state, (&now, &then), agent, at);
-        let any = !losses.is_empty();
-        match any {
-            true => drop(all.lock().insert(agent.uuid, losses)),
-            false => drop(all.lock().remove(&agent.uuid)),
-        }
-        any
-    };
-    let mut agents = survey(issuer, loses, waited)?;
-    agents.exact &= !counted || agents.revision == began;
-    let mut losses = all.into_inner();
-    losses.retain(|uuid, _| agents.agents.contains(uuid));
-    Ok(Answer { losses, ..Answer::of(agents) })
+    agents.exact &= !losses.counts() || agents.revision == began;
+    Ok(Answer { losses: Some(losses), ..Answer::of(agents) })
 }
 
 /// The subjects under which an agent is counted for a limit, and their use.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use mayfly_verify::{ClassName, Mode, Target, User};
 
-use super::survey::{Found, survey_at};
+use super::survey::{Found, PAGE, survey_at};
 use crate::acts::Issuer;
 use crate::caller::Caller;
 use crate::denial::{Denial, Fault, No};
@@ -74,7 +74,7 @@ pub async fn who_can(issuer: &Arc<Issuer>, caller: &Caller, question: Question) 
 
 /// The live agents that may use the scope at a time, in Unix microseconds. Blocks; `awaited` says whether the client still waits.
 pub fn now(ledger: &Ledger, rules: &Rules, at: u64, question: &Question, awaited: impl Fn() -> bool) -> Result<Found, Fault> {
-    survey_at(ledger, at, |state, agent| may(state, rules, agent, question), awaited)
+    survey_at(ledger, at, PAGE, |state, agent| may(state, rules, agent, question), awaited)
 }
 
 /// Whether a live agent may use the scope: it has the scope, and its class and those of its ancestors still allow it.

@@ -1,6 +1,5 @@
 //! The service of decisions: why something is allowed or denied.
 
-use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -19,13 +18,13 @@ use super::{Door, methods, targets};
 use crate::acts::Issuer;
 use crate::acts::revoke::{self, What};
 use crate::clock::SECOND;
-use crate::denial::{Denial, Fault, No};
+use crate::denial::Denial;
 use crate::judge::Source;
 use crate::judge::bound::Proved;
-use crate::policies::Policies;
 use crate::state::Standing;
 use crate::why::explain::told::{Explanation, Part, Step};
 use crate::why::explain::{self, What as Explained};
+use crate::why::losses::{Loss, Losses};
 use crate::why::survey::Found;
 use crate::why::{governance, replay, what_if, who_can};
 
@@ -33,8 +32,8 @@ use crate::why::{governance, replay, what_if, who_can};
 const AGENTS: usize = 500;
 /// Most idle agents that a report names.
 const IDLE: usize = 1000;
-/// Longest message about the faults of a set of policies.
-const FAULTS: usize = 1000;
+/// Agents in one message, each with what a set of policies would take from it: up to a kilobyte for each of its audiences.
+const LOSING: usize = 16;
 /// Most counts that an answer names, the fullest first.
 const STARVED: usize = 1000;
 
@@ -103,7 +102,7 @@ impl Decisions for Door {
                     }
                 },
                 Some(v1::what_if_request::What::Limit(limit)) => what_if::If::Limit(limit.name, limit.value),
-                Some(v1::what_if_request::What::Policies(set)) => what_if::If::Policies(policies(set).await?),
+                Some(v1::what_if_request::What::Policies(set)) => what_if::If::Policies(texts(set)),
                 None => {
                     let message = "say what to imagine: a revocation, a limit with its value, or a set of policies";
                     return Err(Denial::malformed("EXPLAIN_MALFORMED", message).into());
@@ -113,8 +112,7 @@ impl Decisions for Door {
                 what_if::If::Revoke(target) => revoke::is_unknown_user(&issuer, &What::Target(target.clone())),
                 what_if::If::Limit(..) | what_if::If::Policies(_) => false,
             };
-            let mut answer = what_if::what_if(&issuer, &caller, what).await?;
-            let losses = std::mem::take(&mut answer.losses);
+            let answer = what_if::what_if(&issuer, &caller, what).await?;
             let starved = |s: what_if::Starved| v1::Starved { whose: s.whose, used: s.used, agents: s.agents };
             let last = v1::WhatIfResponse {
                 starved: answer.starved.into_iter().take(STARVED).map(starved).collect(),
@@ -123,11 +121,11 @@ impl Decisions for Door {
                 unknown_user,
                 ..Default::default()
             };
-            let page = move |agents: Vec<v1::Agent>| {
-                let lost = agents.iter().flat_map(|agent| lost(&losses, agent)).collect();
-                v1::WhatIfResponse { agents, losses: lost, ..Default::default() }
-            };
-            Ok(pages(issuer, answer.agents, page, last))
+            let page = |agents| v1::WhatIfResponse { agents, ..Default::default() };
+            Ok(match answer.losses {
+                Some(losses) => losing(issuer, answer.agents, losses, last),
+                None => pages(issuer, answer.agents, page, last),
+            })
         })
         .await
     }
@@ -135,11 +133,7 @@ impl Decisions for Door {
     async fn replay(&self, request: Request<v1::ReplayRequest>) -> Result<Response<v1::ReplayResponse>, Status> {
         self.run(methods::REPLAY, request, |issuer, caller, r| async move {
             let since = r.since.as_ref().map(targets::microseconds).transpose()?.unwrap_or_default();
-            let candidate = match r.candidate {
-                Some(set) => Some(policies(set).await?),
-                None => None,
-            };
-            let replayed = replay::replay(&issuer, &caller, since, candidate).await?;
+            let replayed = replay::replay(&issuer, &caller, since, r.candidate.map(texts)).await?;
             let difference = |d: replay::Difference| v1::ReplayDifference {
                 revision: d.revision,
                 at: Some(timestamp(d.at / SECOND)),
@@ -220,29 +214,49 @@ fn pages<T: Send + 'static>(
     Box::pin(agents.chain(tokio_stream::iter([Ok(last)])))
 }
 
-/// What an agent would lose by a set of policies.
-fn lost(losses: &BTreeMap<Uuid, Vec<what_if::Loss>>, agent: &v1::Agent) -> Vec<v1::PolicyLoss> {
-    let uuid = agent.agent_id.rsplit('/').next().and_then(|uuid| Uuid::try_parse(uuid).ok());
-    let losses = uuid.and_then(|uuid| losses.get(&uuid)).into_iter().flatten();
-    let message = |loss: &what_if::Loss| v1::PolicyLoss {
-        agent_id: agent.agent_id.clone(),
-        action: loss.action.as_str().to_owned(),
-        audience: loss.audience.clone(),
-        policy: loss.policy.clone(),
-        source: Some(source(loss.source.clone())),
-    };
-    losses.map(message).collect()
+/// The agents that would lose something by a set of policies, each with that, found page by page as the client takes them; and then a last
+/// message. Policies are evaluated away from the threads that answer requests, and for one agent under a lock.
+fn losing(issuer: Arc<Issuer>, found: Found, losses: Losses, last: v1::WhatIfResponse) -> Pages<v1::WhatIfResponse> {
+    let uuids: Vec<_> = found.agents.into_iter().collect();
+    let chunks: Vec<Vec<_>> = uuids.chunks(LOSING).map(<[_]>::to_vec).collect();
+    let losses = Arc::new(losses);
+    let agents = tokio_stream::iter(chunks).then(move |uuids| {
+        let (issuer, losses) = (Arc::clone(&issuer), Arc::clone(&losses));
+        async move {
+            let page = tokio::task::spawn_blocking(move || {
+                let look = |uuid: &Uuid| {
+                    issuer
+                        .ledger
+                        .read(|state| state.agent(uuid).map(|agent| (agent.clone(), losses.of(state, agent, usize::MAX))))
+                };
+                let known = uuids.iter().filter_map(look);
+                let message = |(agent, lost): (_, Vec<Loss>)| {
+                    let told = agent_message(&issuer, &agent, Standing::Live);
+                    let lost: Vec<_> = lost.into_iter().map(|loss| loss_message(&told, loss)).collect();
+                    (told, lost)
+                };
+                known.map(message).unzip::<_, _, Vec<_>, Vec<_>>()
+            });
+            let (agents, lost) = page.await.map_err(|e| Status::internal(format!("what if: {e}")))?;
+            Ok(v1::WhatIfResponse { agents, losses: lost.concat(), ..Default::default() })
+        }
+    });
+    Box::pin(agents.chain(tokio_stream::iter([Ok(last)])))
 }
 
-/// A set of policies in a request, read and validated away from the threads that answer requests.
-async fn policies(set: v1::PolicySet) -> Result<Arc<Policies>, No> {
-    let texts = set.texts.into_iter().map(|text| (text.file, text.text)).collect();
-    let read = tokio::task::spawn_blocking(move || Policies::of_texts(texts)).await.map_err(|e| Fault::new("policies", e))?;
-    let set = read.map_err(|faults| {
-        let message = format!("the set of policies has faults, `mayfly policy check` shows them: {}", faults.join("; "));
-        Denial::malformed("EXPLAIN_MALFORMED", message.chars().take(FAULTS).collect::<String>())
-    })?;
-    Ok(Arc::new(set))
+fn loss_message(agent: &v1::Agent, loss: Loss) -> v1::PolicyLoss {
+    v1::PolicyLoss {
+        agent_id: agent.agent_id.clone(),
+        action: loss.action.as_str().to_owned(),
+        audience: loss.audience,
+        policy: loss.policy,
+        source: Some(source(loss.source)),
+    }
+}
+
+/// The texts of a set of policies, by the names of their files.
+fn texts(set: v1::PolicySet) -> Vec<(String, String)> {
+    set.texts.into_iter().map(|text| (text.file, text.text)).collect()
 }
 
 fn as_of(found: &Found) -> v1::AsOf {
