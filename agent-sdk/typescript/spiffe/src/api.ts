@@ -123,7 +123,12 @@ export class WorkloadApi {
     return new Promise((resolve, reject) => {
       this.#open();
       const deadline = Date.now() + this.#timeout * 1000;
-      this.#client[method](question, header(), { deadline }, (e: grpc.ServiceError | null, got: Message) => (e ? reject(failed(e)) : resolve(got)));
+      const call = this.#client[method](question, header(), { deadline }, (e: grpc.ServiceError | null, got: Message) => {
+        end();
+        if (e) reject(failed(e));
+        else resolve(got);
+      });
+      const end = this.#ends(call, reject);
     });
   }
 
@@ -131,16 +136,18 @@ export class WorkloadApi {
     return new Promise((resolve, reject) => {
       this.#open();
       const stream = this.#client[method]({}, header(), { deadline: Date.now() + this.#timeout * 1000 });
+      const end = this.#ends(stream, reject);
       stream.once("data", (message: Message) => {
         try {
           resolve(read(message));
         } catch (e) {
           reject(e);
         }
+        end();
         stream.cancel();
       });
-      stream.on("error", (e: grpc.ServiceError) => reject(failed(e)));
-      stream.on("end", () => reject(new SpiffeError("unavailable", "the Workload API ended the stream without an answer")));
+      stream.on("error", (e: grpc.ServiceError) => (end(), reject(failed(e))));
+      stream.on("end", () => (end(), reject(new SpiffeError("unavailable", "the Workload API ended the stream without an answer"))));
     });
   }
 
@@ -181,15 +188,31 @@ export class WorkloadApi {
           return watcher.error?.(e as SpiffeError);
         }
         heard = true;
-        watcher.update(value);
+        try {
+          watcher.update(value);
+        } catch (e) {
+          // An exception in a handler of events would end the process.
+          const { message } = e as Error;
+          watcher.error?.(e instanceof SpiffeError ? e : new SpiffeError("update", `an update was not taken: ${message}`, undefined, e));
+        }
       });
       stream.on("error", (e: grpc.ServiceError) => end(failed(e)));
       stream.on("end", () => end(undefined));
     });
   }
 
+  /** Ends a call when the connection is closed, with that as the reason; the result stops that. */
+  #ends(call: { cancel(): void }, reject: (e: SpiffeError) => void): () => void {
+    const stop = (): void => {
+      reject(closed());
+      call.cancel();
+    };
+    this.#closed.signal.addEventListener("abort", stop, { once: true });
+    return () => this.#closed.signal.removeEventListener("abort", stop);
+  }
+
   #open(): void {
-    if (this.#closed.signal.aborted) throw new SpiffeError("closed", "the connection to the Workload API was closed");
+    if (this.#closed.signal.aborted) throw closed();
   }
 }
 
@@ -207,6 +230,7 @@ function failed(e: grpc.ServiceError): SpiffeError {
   return new SpiffeError(label, details || (grpc.status[code] ?? "the Workload API does not answer"), code, e);
 }
 
+const closed = (): SpiffeError => new SpiffeError("closed", "the connection to the Workload API was closed");
 const answer = (what: string): SpiffeError => new SpiffeError("answer", `the Workload API's answer ${what}`);
 
 /** X.509 of all identities. Throws `SpiffeError` if something mandatory is missing. */

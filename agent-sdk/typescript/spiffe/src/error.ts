@@ -6,7 +6,7 @@ export class SpiffeError extends Error {
 
   constructor(
     /**
-     * Stable label: `spiffe_id`, `endpoint`, `certificate`, `key`, `token`, `bundle`, `answer`, `peer`, `expired`, `closed`; of a call to the
+     * Stable label: `spiffe_id`, `endpoint`, `certificate`, `key`, `token`, `bundle`, `answer`, `peer`, `expired`, `closed`, `update` (a handler of the program threw); of a call to the
      * Workload API `denied` (PERMISSION_DENIED), `refused` (INVALID_ARGUMENT, UNIMPLEMENTED) and `unavailable`.
      */
     readonly code: string,

@@ -12,7 +12,7 @@ export interface IdParts {
 export function parseId(text: string): IdParts {
   const match = text.length <= 2048 ? /^spiffe:\/\/([a-z0-9._-]{1,255})((?:\/[A-Za-z0-9._-]+)*)$/.exec(text) : null;
   const path = match?.[2] ?? "";
-  if (!match || text.endsWith("\n") || path.split("/").some((part) => part === "." || part === "..")) {
+  if (!match || path.split("/").some((part) => part === "." || part === "..")) {
     throw new SpiffeError("spiffe_id", `\`${text.slice(0, 256)}\` is not a SPIFFE ID: write spiffe://trust-domain/path`);
   }
   return { trustDomain: match[1] ?? "", path };

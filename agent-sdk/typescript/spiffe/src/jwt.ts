@@ -96,7 +96,7 @@ interface Read {
 function read(token: string, audiences: readonly string[], hint: string, now: number): Read {
   const parts = token.length <= LONGEST ? /^([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)$/.exec(token) : null;
   const [, head = "", body = "", signature = ""] = parts ?? [];
-  if (!parts || token.endsWith("\n")) throw new SpiffeError("token", "the token is not a JWT in the compact form");
+  if (!parts) throw new SpiffeError("token", "the token is not a JWT in the compact form");
   const header = objectOf(decoded(head), "token");
   const claims = objectOf(decoded(body), "token");
   const { alg, kid, typ, crit } = header;

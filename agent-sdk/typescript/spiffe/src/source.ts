@@ -90,12 +90,24 @@ export class X509Source {
 
   /** Gives a server each newer SVID and bundle, for the connections after it; the result stops that. */
   follow(server: Pick<TlsServer, "setSecureContext">): () => void {
-    return this.onUpdate(() => server.setSecureContext(this.serverOptions()));
+    return this.onUpdate(() => {
+      let options;
+      try {
+        options = this.serverOptions();
+      } catch {
+        // Without an SVID that can be used the server keeps what it has: TLS refuses it once it has expired.
+        return;
+      }
+      server.setSecureContext(options);
+    });
   }
 
   /** The SPIFFE ID of a server's client, which must be the peer. TLS has verified its chain. Throws `SpiffeError`. */
   peerOf(socket: TLSSocket, peer: Peer): string {
-    const { allows, trustDomain } = ruleOf(peer, this.svid.trustDomain);
+    const own = this.svid.trustDomain;
+    const { allows, trustDomain } = ruleOf(peer, own);
+    // The chain was verified with the bundle of the own trust domain, which says nothing about any other.
+    if (trustDomain !== own) throw new SpiffeError("peer", `a server admits clients of its own trust domain, \`${own}\`, alone`);
     if (!socket.authorized) throw new SpiffeError("peer", "the client's certificate was not verified");
     const id = idOfNames(socket.getPeerCertificate().subjectaltname);
     const refused = insist(id, allows, trustDomain);

@@ -4,7 +4,7 @@
 export const reconnectDelay = (failures: number, chance = Math.random()): number =>
   Math.min(0.05 * 2 ** Math.min(failures, 16), 5) * (0.5 + 0.5 * chance);
 
-/** Waits, without keeping the process alive; ends at once when the signal is aborted. Never rejects. */
+/** Waits; ends at once when the signal is aborted. Never rejects. The process lives on meanwhile: what is followed comes back. */
 export function sleep(seconds: number, signal: AbortSignal): Promise<void> {
   return new Promise((resolve) => {
     if (signal.aborted) return resolve();
@@ -14,7 +14,6 @@ export function sleep(seconds: number, signal: AbortSignal): Promise<void> {
       resolve();
     };
     const timer = setTimeout(done, seconds * 1000);
-    timer.unref();
     signal.addEventListener("abort", done);
   });
 }

@@ -50,7 +50,7 @@ async function serve(t, calls) {
   const api = new WorkloadApi(`tcp://127.0.0.1:${port}`, { timeout: 2 });
   const stop = () => (api.close(), server.forceShutdown());
   t.after(stop);
-  return { api, stop };
+  return { api, stop, address: `tcp://127.0.0.1:${port}` };
 }
 const ours = (code) => (e) => e instanceof SpiffeError && e.code === code;
 
@@ -122,13 +122,58 @@ test("the SVID of a source is the newest, and an expired or closed one is none",
   stop();
 });
 
+test("what a program throws in its handlers ends no process, and a server keeps what it has", { timeout: 30_000 }, async (t) => {
+  let call;
+  const { api } = await serve(t, { x509: (opened) => (call = opened).write({ svids: [svid("one", ID)] }) });
+  const pick = (svids) => svids.find(({ spiffeId }) => spiffeId === ID);
+  const source = await X509Source.open({ api, pick });
+  const contexts = [];
+  source.follow({ setSecureContext: (options) => contexts.push(options.cert) });
+  source.onUpdate(() => {
+    throw new Error("of the program");
+  });
+  const errors = [];
+  const watching = new AbortController();
+  const watched = api.watchX509Context({ update: () => assert.fail("no"), error: (e) => errors.push(e.code) }, watching.signal);
+  const first = call;
+  first.write({ svids: [svid("two", `${ID}/y`)] });
+  await sleep(300);
+  watching.abort();
+  await watched;
+  assert.ok(errors.length > 0 && errors.every((code) => code === "update"), `${errors}`);
+  assert.throws(() => source.svid, ours("closed"), "the one that was picked is gone");
+  assert.deepEqual(contexts, []);
+  source.close();
+});
+
+test("closing ends calls that wait, and a source outlives a Workload API that is away", { timeout: 30_000 }, async (t) => {
+  const { api, stop } = await serve(t, { x509: () => undefined, jwt: () => undefined });
+  const [from, waiting] = [Date.now(), [api.fetchX509Context(), api.fetchJwtSvid("a")]];
+  waiting.forEach((call) => call.catch(() => undefined));
+  await sleep(200);
+  api.close();
+  for (const call of waiting) await assert.rejects(call, ours("closed"));
+  assert.ok(Date.now() - from < 1500);
+  stop();
+  const other = await serve(t, { x509: (call) => call.write({ svids: [svid("one", ID)] }) });
+  const program = `const { X509Source } = require(${JSON.stringify(fileURLToPath(new URL("../dist/index.js", import.meta.url)))});
+    X509Source.open({ api: ${JSON.stringify(other.address)} }).then(() => console.log("open"));`;
+  const child = spawn(process.execPath, ["-e", program], { stdio: ["ignore", "pipe", "inherit"] });
+  t.after(() => child.kill("SIGKILL"));
+  await once(child.stdout, "data");
+  other.stop();
+  await sleep(1500);
+  assert.equal(child.exitCode, null, "it waits for the Workload API to come back");
+});
+
 test("in mTLS the SPIFFE ID decides, and a server follows the rotation", { timeout: 30_000 }, async (t) => {
   let call;
   const { api } = await serve(t, { x509: (opened) => (call = opened).write({ svids: [svid("one", ID)] }) });
   const source = await X509Source.open({ api });
+  let admitted = "spiffe://td.example/x/";
   const server = https.createServer(source.serverOptions(), (request, response) => {
     try {
-      response.end(source.peerOf(request.socket, "spiffe://td.example/x/"));
+      response.end(source.peerOf(request.socket, admitted));
     } catch (e) {
       response.writeHead(403).end(e.code);
     }
@@ -155,6 +200,8 @@ test("in mTLS the SPIFFE ID decides, and a server follows the rotation", { timeo
   // A certificate of another trust domain, by the same CA: that CA's bundle does not count for it.
   const foreign = { key: pem("other.key"), cert: pem("other.pem"), ca: pem("ca.pem"), checkServerIdentity: () => undefined };
   assert.deepEqual((await get(foreign)).slice(0, 2), [403, "peer"]);
+  admitted = "spiffe://other.example/x";
+  assert.deepEqual((await get(foreign)).slice(0, 2), [403, "peer"], "also where it is asked for by name");
   await assert.rejects(get({ ...foreign, key: undefined, cert: undefined }));
   source.close();
 });
