@@ -89,6 +89,7 @@ mod secrets;
 pub mod socket;
 pub mod tokens;
 pub mod tree;
+pub mod user;
 pub mod workload;
 
 use std::ffi::OsString;
@@ -189,18 +190,6 @@ pub async fn run(identity: Identity, launch: Launch) -> Result<u8, NotRun> {
     ended
 }
 
-/// The environment of another user, as `login` sets it up: their own folder, name and shell, and nothing that leads to ours (T319).
-fn of_user(uid: u32) -> Vec<(&'static str, Option<String>)> {
-    let users = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
-    let known = users.lines().map(|line| line.split(':').collect::<Vec<_>>());
-    let known = known.into_iter().find(|fields| fields.get(2).is_some_and(|of| of.parse() == Ok(uid)));
-    let field = |n: usize| known.as_ref().and_then(|fields| fields.get(n)).map(|field| (*field).to_owned());
-    let ours = ["XDG_RUNTIME_DIR", "SSH_AUTH_SOCK", "DBUS_SESSION_BUS_ADDRESS", "XAUTHORITY", "MAYFLY_HOME", "MAYFLY_CONTEXT"];
-    let theirs =
-        [("HOME", field(5).or_else(|| Some("/".into()))), ("USER", field(0)), ("LOGNAME", field(0)), ("SHELL", field(6))];
-    theirs.into_iter().chain(ours.map(|name| (name, None))).collect()
-}
-
 /// Runs the command to its end. Returns its exit code and what `serve` returned.
 async fn beside<T>(
     identity: &Identity,
@@ -217,7 +206,7 @@ async fn beside<T>(
         (ENDPOINT, Some(format!("unix://{}", private.path().display()))),
         (SERVER, Some(launch.server.clone()).filter(|server| !server.is_empty())),
     ];
-    env.extend(launch.user.map(|(uid, _)| of_user(uid)).into_iter().flatten());
+    env.extend(launch.user.map(|(uid, _)| user::environment(uid)).into_iter().flatten());
     let mut wanted = launch.tokens.clone();
     let uuid = identity.current().spiffe_id().rsplit('/').next().and_then(|name| name.parse().ok());
     for preset in &launch.presets {

@@ -397,7 +397,7 @@ async fn t236_an_hour_of_chaos() {
         println!("-- {:?} at {:?}, for {long} ms", ALL[which], began.elapsed());
         world.suffer(ALL[which], Duration::from_millis(long)).await;
         world.works(&format!("{:?}", ALL[which])).await;
-        // Without a pause the issuer would be away for nineteen twentieths of the time, in which certificates of two minutes expire.
+        // If the next fault began at once, a certificate of two minutes might find no moment in which it can be renewed.
         tokio::time::sleep(Duration::from_secs(5)).await;
     }
     world.end().await;

@@ -68,13 +68,18 @@ impl By {
     fn run(self, dev: &Dev, script: &str) -> Command {
         let plain = run(dev, "", script);
         let By::Parents = self else { return plain };
-        let mut hidden = Command::new("unshare");
         let cover = "for at in $(grep ' cgroup2 ' /proc/self/mounts | cut -d' ' -f2); do mount -t tmpfs none $at || exit 1; done";
-        hidden.args(["-m", "sh", "-c", &format!("{cover}; exec \"$0\" \"$@\"")]);
-        hidden.arg(plain.get_program()).args(plain.get_args()).current_dir(dev.dir.path()).stdin(Stdio::null());
-        hidden.env_remove("MAYFLY_HOME").envs(plain.get_envs().filter_map(|(k, v)| Some((k, v?))));
-        hidden
+        within(&plain, &["unshare", "-m", "sh", "-c", &format!("{cover}; exec \"$0\" \"$@\"")])
     }
+}
+
+/// A command that is started by another program, which gets it as its last arguments.
+fn within(plain: &Command, program: &[&str]) -> Command {
+    let mut command = Command::new(program[0]);
+    command.args(&program[1..]).arg(plain.get_program()).args(plain.get_args());
+    command.current_dir(plain.get_current_dir().unwrap()).stdin(Stdio::null());
+    command.env_remove("MAYFLY_HOME").envs(plain.get_envs().filter_map(|(k, v)| Some((k, v?))));
+    command
 }
 
 /// Our own group's folder in cgroup v2, if one can be made below it and a process be put there. Where there is none, a test of
@@ -222,7 +227,8 @@ fn the_command_speaks_for_itself_and_its_identity_ends_with_it() {
 fn a_signal_is_the_commands() {
     let dev = dev();
     let script = "trap 'exit 3' TERM; trap 'echo hup > hup' HUP; echo ready > ready; while :; do sleep 0.05; done";
-    let mut child = Reaped(run(&dev, "", script).spawn().unwrap());
+    // Also where the tests themselves were started with `nohup`.
+    let mut child = Reaped(within(&run(&dev, "", script), &["env", "--default-signal=HUP"]).spawn().unwrap());
     line(&dev, "ready");
     let kill = |signal: &str| Command::new("kill").args([signal, &child.0.id().to_string()]).status().unwrap();
     kill("-HUP");
@@ -685,12 +691,9 @@ fn a_ticket_and_a_join_token_run_a_command_too() {
 fn t318_what_was_ignored_stays_ignored_by_the_command_too() {
     let dev = dev();
     let script = "echo $$ > command; n=0; while [ ! -e enough ] && [ $n -lt 400 ]; do sleep 0.05; n=$((n + 1)); done; exit 4";
-    let plain = run(&dev, "", script);
     // As `nohup` starts a program.
-    let mut nohup = Command::new("sh");
-    nohup.args(["-c", "trap '' HUP; exec \"$0\" \"$@\""]).arg(plain.get_program()).args(plain.get_args());
-    nohup.current_dir(dev.dir.path()).stdin(Stdio::null()).envs(plain.get_envs().filter_map(|(k, v)| Some((k, v?))));
-    let mut child = Reaped(nohup.env_remove("MAYFLY_HOME").spawn().unwrap());
+    let mut nohup = within(&run(&dev, "", script), &["sh", "-c", "trap '' HUP; exec \"$0\" \"$@\""]);
+    let mut child = Reaped(nohup.spawn().unwrap());
     let command = line(&dev, "command");
     for pid in [child.0.id().to_string(), command.clone()] {
         assert!(Command::new("kill").args(["-HUP", &pid]).status().unwrap().success());
@@ -714,7 +717,7 @@ try:
     sys.exit("the filter does not hold")
 except PermissionError:
     pass
-os.execv(sys.argv[1], sys.argv[1:])
+os.execvp(sys.argv[1], sys.argv[1:])
 "#;
 
 #[test]
@@ -728,23 +731,13 @@ fn t317_where_pidfds_are_refused_the_tree_ends_all_the_same() {
                   echo $$ > command; trap 'exit 5' TERM; while :; do sleep 0.1; done";
     for by in ways() {
         let dev = dev();
-        let plain = by.run(&dev, script);
-        let mut filtered = Command::new("python3");
-        filtered.args(["-c", NO_PIDFDS]).arg(which(plain.get_program())).args(plain.get_args());
-        filtered.current_dir(dev.dir.path()).stdin(Stdio::null()).envs(plain.get_envs().filter_map(|(k, v)| Some((k, v?))));
-        let mut child = Reaped(filtered.env_remove("MAYFLY_HOME").spawn().unwrap());
+        let mut filtered = within(&by.run(&dev, script), &["python3", "-c", NO_PIDFDS]);
+        let mut child = Reaped(filtered.spawn().unwrap());
         let (deaf, command) = (line(&dev, "deaf"), line(&dev, "command"));
         dev.json("revoke --user dev/demo");
         assert_eq!(child.0.wait().unwrap().code(), Some(5), "{by:?}");
         assert!(!alive(&deaf) && !alive(&command), "{by:?}");
     }
-}
-
-/// The path of a program, which `execv` needs.
-fn which(program: &std::ffi::OsStr) -> PathBuf {
-    let paths = std::env::var_os("PATH").unwrap();
-    let found = std::env::split_paths(&paths).map(|dir| dir.join(program)).find(|path| path.is_file());
-    found.unwrap()
 }
 
 #[test]

@@ -103,6 +103,7 @@ mod linux {
     use crate::config::LogFormat;
     use crate::run::presets::Preset;
     use crate::run::tokens::Wanted;
+    use crate::run::user::primary_group;
     use crate::run::{Launch, prepare, run as run_command};
     use crate::telemetry;
 
@@ -219,17 +220,5 @@ mod linux {
         let uid = text.parse().map_err(|_| usage("give numbers, as 1000 or 1000:1000"))?;
         let gid = primary_group(uid).ok_or_else(|| usage("the system does not know this user: give the gid too"))?;
         Ok((uid, gid))
-    }
-
-    /// The group of a user in `/etc/passwd`; `None` if the user is not there.
-    fn primary_group(user: u32) -> Option<u32> {
-        let users = std::fs::read_to_string("/etc/passwd").ok()?;
-        users.lines().find_map(|line| {
-            // name:password:uid:gid:…
-            let mut fields = line.split(':').skip(2);
-            let uid: u32 = fields.next()?.parse().ok()?;
-            let gid = fields.next()?.parse().ok()?;
-            (uid == user).then_some(gid)
-        })
     }
 }

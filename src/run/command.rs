@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command};
 use std::sync::Arc;
+use std::time::Duration;
 
 use nix::sys::signal::{SigSet, Signal as NixSignal};
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, getpgrp, getpid, kill_process, kill_process_group, wait};
@@ -21,6 +22,9 @@ use super::{LOOKS, PAUSE};
 /// Signals that are forwarded to the command. This process ends when the command does.
 const PASSED: [Signal; 8] =
     [Signal::HUP, Signal::INT, Signal::QUIT, Signal::TERM, Signal::USR1, Signal::USR2, Signal::ALARM, Signal::WINCH];
+
+/// How often a process in the background looks whether it was brought to the front of the terminal that its command waits for.
+const FRONT: Duration = Duration::from_millis(200);
 
 /// An event while the command runs.
 #[derive(Debug)]
@@ -54,6 +58,8 @@ pub struct Running {
     children: tokio::signal::unix::Signal,
     continued: tokio::signal::unix::Signal,
     terminal: bool,
+    /// Whether the command was stopped in the background of the terminal.
+    waits: bool,
     ended: Option<u8>,
 }
 
@@ -87,7 +93,8 @@ impl Running {
             message: format!("cannot run `{}`: {e}", program.display()),
         })?;
         let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).ok_or_else(|| ours(&"the command has no process id"))?;
-        let running = Running { pid, tree: Tree::here().within(group), signals, children, continued, terminal, ended: None };
+        let running =
+            Running { pid, tree: Tree::here().within(group), signals, children, continued, terminal, waits: false, ended: None };
         running.give_terminal();
         Ok(running)
     }
@@ -106,6 +113,8 @@ impl Running {
             tokio::select! {
                 _ = self.children.recv() => {}
                 _ = self.continued.recv() => self.resume(),
+                // A shell's `fg` of a job that runs says nothing: only the terminal tells that we are in front.
+                () = tokio::time::sleep(FRONT), if self.waits => if in_foreground() { self.resume() },
                 Some(signal) = self.signals.recv() => return Event::Signal(signal),
             }
         }
@@ -161,22 +170,21 @@ impl Running {
         }
     }
 
-    /// The command was stopped, by Ctrl-Z or because it used the terminal in the background: this process stops too, so that the
-    /// shell sees it, and the shell's `fg` or `bg` continues both.
+    /// The command was stopped. By Ctrl-Z this process stops too, so that the shell sees it, and the shell's `fg` or `bg` continues
+    /// both. In the background, where a command that uses the terminal is stopped, this process goes on: it looks after the identity.
     fn pause(&mut self) {
-        // A shell's `fg` of a job that runs says nothing: only the terminal tells that we are in front now.
-        let brought_here = !self.terminal && in_foreground();
-        if brought_here {
-            self.resume();
-        } else if isatty(stdin()) {
+        if self.terminal {
             self.take_terminal();
             let _ = kill_process(getpid(), Signal::STOP);
             self.resume();
+        } else {
+            self.waits = isatty(stdin());
         }
     }
 
     /// We were continued: by `fg`, which has brought us to the foreground of the terminal, or by `bg`.
     fn resume(&mut self) {
+        self.waits = false;
         self.terminal = in_foreground() || (self.terminal && tcgetpgrp(stdin()).is_ok_and(|group| group == self.pid));
         self.give_terminal();
         if !self.terminal && isatty(stdin()) {
