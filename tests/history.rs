@@ -131,6 +131,15 @@ fn t129_a_workload_and_an_agent_see_what_is_below_them_and_nothing_else() {
 
 fn checkpoint_covers_all(dev: &Dev) {
     let started = Instant::now();
+    // Of each record: they are written some milliseconds behind the answers.
+    loop {
+        let now = dev.json("status");
+        if now["history"]["revision"].as_u64().unwrap() >= now["revision"].as_u64().unwrap() {
+            break;
+        }
+        assert!(started.elapsed() < Duration::from_secs(20), "the history is behind: {now}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
     loop {
         let out = dev.run("history verify -o json");
         if out.status.success() && serde_json::from_slice::<Value>(&out.stdout).unwrap()["unsigned"] == 0 {

@@ -16,8 +16,8 @@ use crate::journal;
 use crate::ledger::{Ledger, Noted};
 use crate::process::sparing::Sparing;
 
-/// For how long records accumulate before they are written with one fsync. Each fsync delays those of the journal.
-const GATHER: Duration = Duration::from_millis(50);
+/// For how long records accumulate before they are written with one fsync.
+const GATHER: Duration = Duration::from_millis(20);
 /// Least time between two checkpoints.
 const CHECKPOINT: Duration = Duration::from_secs(1);
 /// Pause between two searches for entries that are too old.

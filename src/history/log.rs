@@ -47,6 +47,8 @@ struct Kept {
     /// Number of entries whose tiles are durable.
     synced: u64,
     at: Instant,
+    /// Whether a sync has failed. What it was for may be lost, and the system may say so only once.
+    unsure: bool,
 }
 
 /// The file of an edge: the hashes of its partial tiles, from the lowest level on, in hex.
@@ -88,7 +90,7 @@ impl Log {
             folder,
             signer,
             outside: outside.clone(),
-            kept: Kept { path: kept.clone(), size: 0, synced: 0, at: Instant::now() },
+            kept: Kept { path: kept.clone(), size: 0, synced: 0, at: Instant::now(), unsure: false },
             edge: Edge::default(),
             full: Vec::new(),
             bundles: BTreeMap::new(),
@@ -184,8 +186,12 @@ impl Log {
     }
 
     fn sync(&mut self) -> Result<(), String> {
+        // As for the journal: after a failure it is unknown what is on the disk. The next start adds all entries since then again.
+        if self.kept.unsure {
+            return Ok(());
+        }
         // ORDER: the tiles before the edge that says that they are durable.
-        self.folder.sync()?;
+        self.folder.sync().inspect_err(|_| self.kept.unsure = true)?;
         let edge = self.edge.of_full_tiles();
         let mut partial = vec![String::new(); tree::levels(edge.size())];
         for (level, _, hashes) in edge.partial() {
