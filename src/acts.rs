@@ -103,7 +103,7 @@ pub struct Issuer {
     /// What explanations need.
     pub explaining: asking::Explaining,
     /// Verifies the JWT-SVIDs of clients, and remembers which were used.
-    pub clients: client::Clients,
+    pub clients: Arc<client::Clients>,
     /// Remembers the DPoP proofs of clients, and makes their nonces.
     pub proofs: Proofs,
     /// The `iss` of every token: the URL of the HTTPS listener, if there is one.

@@ -3,7 +3,7 @@
 
 pub mod explain;
 pub mod governance;
-mod losses;
+pub mod losses;
 pub mod replay;
 pub mod survey;
 pub mod what_if;

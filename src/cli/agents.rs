@@ -88,13 +88,13 @@ pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
 }
 
 async fn list(client: InspectionClient<Channel>, filters: &Filters, format: Format) -> Result<(), Failure> {
-    let Fetched { agents, revision, over } = fetch(client, filters).await?;
+    let Fetched { agents, revision, over } = fetch(client, filters, format).await?;
     let objects: Vec<_> = agents.iter().map(output::agent::object).collect();
     output::print(format, &json!({ "agents": objects, "revision": revision }), || output::agent::table(&agents, &none(over)))
 }
 
 async fn tree(client: InspectionClient<Channel>, filters: &Filters, format: Format) -> Result<(), Failure> {
-    let Fetched { agents, revision, over } = fetch(client, filters).await?;
+    let Fetched { agents, revision, over } = fetch(client, filters, format).await?;
     let mut children = Children::new();
     for agent in &agents {
         children.entry(&agent.parent_id).or_default().push(agent);
@@ -122,11 +122,12 @@ struct Fetched {
     over: usize,
 }
 
-async fn fetch(mut client: InspectionClient<Channel>, filters: &Filters) -> Result<Fetched, Failure> {
+async fn fetch(mut client: InspectionClient<Channel>, filters: &Filters, format: Format) -> Result<Fetched, Failure> {
     let (mut agents, revision) = found::all(&mut client, filters.all, "").await?;
     agents.retain(|agent| filters.fits(agent));
     let mut over = 0;
-    if agents.is_empty() && !filters.all {
+    // Programs are not told of it, so nothing is asked for them.
+    if agents.is_empty() && !filters.all && format == Format::Text {
         over = found::all(&mut client, true, "").await?.0.iter().filter(|agent| filters.fits(agent)).count();
     }
     Ok(Fetched { agents, revision, over })

@@ -10,7 +10,8 @@ use super::exit::Failure;
 /// Reads a user. The issuer resolves the configured name, so nothing needs to be known here.
 pub(super) fn parse(text: &str) -> Result<v1::User, Failure> {
     let usage = || Failure::usage(format!("`{text}`: write <issuer>/<subject>, such as dev/demo"));
-    let parts = if text.contains("://") { text.rsplit_once('/') } else { text.split_once('/') };
+    let is_url = text.split_once('/').is_some_and(|(first, rest)| first.ends_with(':') && rest.starts_with('/'));
+    let parts = if is_url { text.rsplit_once('/') } else { text.split_once('/') };
     let (iss, sub) = parts.filter(|(iss, sub)| !iss.is_empty() && !sub.is_empty()).ok_or_else(usage)?;
     Ok(v1::User { iss: iss.to_owned(), sub: sub.to_owned(), name: String::new() })
 }
@@ -35,6 +36,8 @@ mod tests {
         let is = |iss: &str, sub: &str| Some((iss.to_owned(), sub.to_owned()));
         assert_eq!(read("corp/alice"), is("corp", "alice"));
         assert_eq!(read("corp/team/alice"), is("corp", "team/alice"));
+        // The subject may be a URL, as in the tables.
+        assert_eq!(read("corp/https://people.example/alice"), is("corp", "https://people.example/alice"));
         assert_eq!(read("https://idp.example/realm/alice"), is("https://idp.example/realm", "alice"));
         for wrong in ["", "alice", "corp/", "/alice", "https://idp.example/"] {
             assert_eq!(read(wrong), None, "{wrong}");

@@ -16,7 +16,7 @@ const GROUP: u64 = 1000;
 /// Pairs of a time without questions and a time with them.
 const ROUNDS: usize = 6;
 
-/// The slowest of the hundred fastest hundredths of some times but the last.
+/// The 99th percentile.
 fn p99(times: &mut [Duration]) -> Duration {
     times.sort_unstable();
     times[times.len() * 99 / 100]

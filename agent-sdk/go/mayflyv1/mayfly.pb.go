@@ -9374,7 +9374,7 @@ func (x *PolicyLoss) GetSource() *Source {
 // A subject whose agents a limit counts, and that would have no room for one more.
 type Starved struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Such as `user demo of https://…`.
+	// Such as `user dev/demo`.
 	Whose string `protobuf:"bytes,1,opt,name=whose,proto3" json:"whose,omitempty"`
 	Used  uint64 `protobuf:"varint,2,opt,name=used,proto3" json:"used,omitempty"`
 	// Live agents that are counted for it.

@@ -1621,7 +1621,7 @@ pub struct PolicyLoss {
 /// A subject whose agents a limit counts, and that would have no room for one more.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Starved {
-    /// Such as `user demo of <https://…`.>
+    /// Such as `user dev/demo`.
     #[prost(string, tag = "1")]
     pub whose: ::prost::alloc::string::String,
     #[prost(uint64, tag = "2")]
